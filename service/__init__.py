@@ -1,0 +1,1 @@
+"""chatkit-mint: the session service between an app and ChatKit."""

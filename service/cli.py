@@ -1,0 +1,186 @@
+"""The `chatkit-mint` command. Exit codes: 0 fine, 1 the thing is wrong, 2 usage."""
+
+import dataclasses
+import os
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import orjson
+import structlog
+import typer
+import uvloop
+
+from service.app import create_app
+from service.dev.authority import run_authority
+from service.dev.identity_provider import ISSUER, IdentityProvider
+from service.dev.run import DevPorts, run_dev
+from service.observe.logs import configure_logs
+from service.policy.compile import Defaults
+from service.policy.load import PolicyError, load_policies
+from service.policy.tenant import Policies
+from service.serve import PortTaken, listen, serve
+from service.settings import Settings, SettingsError, load_settings
+from service.store.private import NoRedis, with_redis
+from service.upstream.authority.faults import KNOWN, parse_faults
+
+app = typer.Typer(
+    help="The session service between your app and ChatKit.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+DEV_DIR = Path("var/dev")
+Directory = Annotated[Path, typer.Option("--dir", help="Where the development state is kept.")]
+
+
+@app.command("dev")
+def dev(
+    port: Annotated[int, typer.Option(help="Of the service.")] = 8080,
+    ops_port: Annotated[int, typer.Option(help="Of the operations listener.")] = 9464,
+    idp_port: Annotated[int, typer.Option(help="Of the development identity provider.")] = 8081,
+    directory: Directory = DEV_DIR,
+) -> None:
+    """Start everything on this machine: service, identity provider, session authority, Redis."""
+    settings = _settings(log_format="console")
+    _run(run_dev(settings, os.environ, directory, DevPorts(port, ops_port, idp_port)))
+
+
+@app.command("serve")
+def serve_command() -> None:
+    """Start the service, as the environment configures it."""
+    _run(_serve(_settings()))
+
+
+async def _serve(settings: Settings) -> None:
+    async with with_redis(settings.redis_url, settings.redis_dir) as redis_url:
+        public_app = create_app(settings.model_copy(update={"redis_url": redis_url}), os.environ)
+        public = listen(public_app, settings.host, settings.port, option="CHATKIT_MINT_PORT", lifespan=True)
+        operations = listen(
+            public_app.state.operations, settings.ops_host, settings.ops_port, option="CHATKIT_MINT_OPS_PORT"
+        )
+        await serve(
+            [public, operations], grace=settings.shutdown_grace, ready=lambda: _tell(public.url, operations.url)
+        )
+
+
+def _tell(public: str, operations: str) -> None:
+    structlog.get_logger().info("listening", public=public, operations=operations)
+
+
+@app.command("check")
+def check(
+    directory: Annotated[
+        Path | None, typer.Argument(help="Default: CHATKIT_MINT_CONFIG_DIR, else config.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Check the tenant files: every mistake in every file, with its place."""
+    settings = _settings()
+    folder = directory or settings.config_dir
+    try:
+        policies = _policies(settings, folder)
+    except PolicyError as error:
+        if as_json:
+            mistakes = [dataclasses.asdict(mistake) for mistake in error.mistakes]
+            print(orjson.dumps({"ok": False, "mistakes": mistakes}).decode())
+        else:
+            print(error)
+            print(
+                f"\n{len(error.mistakes)} mistake{'s' if len(error.mistakes) > 1 else ''}; nothing would be loaded."
+            )
+        raise typer.Exit(1) from None
+    if as_json:
+        print(
+            orjson.dumps({"ok": True, "tenants": sorted(policies.tenants), "version": policies.version}).decode()
+        )
+    else:
+        print(f"{folder}: fine. Tenants: {', '.join(sorted(policies.tenants))}")
+
+
+@app.command("token")
+def token(
+    tenant: Annotated[str, typer.Option(help="A tenant that trusts the development identity provider.")],
+    user: Annotated[str, typer.Option(help="The subject.")],
+    claim: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, repeatable; JSON keeps its type.")] = None,
+    directory: Directory = DEV_DIR,
+) -> None:
+    """Print a token of the development identity provider: a new login of that user."""
+    settings = _settings()
+    try:
+        policies = _policies(settings, settings.config_dir)
+    except PolicyError as error:
+        _fail(str(error))
+    if tenant not in policies.tenants:
+        _fail(f"there is no tenant {tenant!r}; there are: {', '.join(sorted(policies.tenants))}")
+    trusts = [trust for trust in policies.tenants[tenant].trusts if trust.issuer == ISSUER]
+    if not trusts:
+        issuers = ", ".join(sorted({trust.issuer for trust in policies.tenants[tenant].trusts}))
+        _fail(f"tenant {tenant!r} trusts {issuers}, not the development identity provider {ISSUER}")
+    claims = dict(_claim(each) for each in claim or [])
+    print(IdentityProvider(directory).token(min(trusts[0].audiences), user, claims))
+
+
+def _claim(text: str) -> tuple[str, Any]:
+    name, separator, value = text.partition("=")
+    if not separator or not name:
+        raise typer.BadParameter(f"{text!r} is not NAME=VALUE", param_hint="--claim")
+    try:
+        return name, orjson.loads(value)
+    except orjson.JSONDecodeError:
+        return name, value
+
+
+@app.command("authority")
+def authority(
+    port: Annotated[int, typer.Option(help="Where it listens, on loopback.")] = 8090,
+    fault: Annotated[
+        list[str] | None, typer.Option(help=f"NAME=VALUE, several times: {', '.join(KNOWN)}.")
+    ] = None,
+    workflow: Annotated[
+        list[str] | None, typer.Option(help="A workflow id that exists; default: every one.")
+    ] = None,
+    directory: Annotated[Path, typer.Option("--dir", help="Where its private Redis lives.")] = Path(
+        "var/authority"
+    ),
+) -> None:
+    """Start our own session authority: ChatKit's create and cancel, for tests and for what runs without OpenAI."""
+    settings = _settings(log_format="console")
+    try:
+        faults = parse_faults(fault or [])
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--fault") from None
+    _run(run_authority(settings, directory, port, faults, frozenset(workflow) if workflow else None))
+
+
+def _settings(**defaults: str) -> Settings:
+    try:
+        settings = load_settings(os.environ, **defaults)
+    except SettingsError as error:
+        _fail(str(error))
+    configure_logs(settings.log_level, settings.log_format)
+    return settings
+
+
+def _policies(settings: Settings, folder: Path) -> Policies:
+    return load_policies(folder, Defaults(os.environ, settings.openai_api_key, settings.openai_base_url))
+
+
+def _run(coroutine: Coroutine[Any, Any, None]) -> None:
+    try:
+        uvloop.run(coroutine)
+    except (PolicyError, PortTaken, NoRedis, RuntimeError) as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(message, err=True)
+    raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run the command."""
+    app(prog_name="chatkit-mint")

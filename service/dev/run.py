@@ -1,0 +1,69 @@
+"""`chatkit-mint dev`: Redis, identity provider, authority and service, in one process and on loopback."""
+
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from service.app import create_app
+from service.dev.identity_provider import IdentityProvider
+from service.dev.transport import DevTransport
+from service.serve import listen, serve
+from service.settings import Settings
+from service.store.private import with_redis
+from service.upstream.transport import make_transport
+
+LOOPBACK: Final = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class DevPorts:
+    """Where to listen; 0 lets the system choose."""
+
+    public: int
+    operations: int
+    identity_provider: int
+
+
+async def run_dev(settings: Settings, environ: Mapping[str, str], directory: Path, ports: DevPorts) -> None:
+    """Run everything until Ctrl-C.
+
+    Raises `PolicyError`, `PortTaken` or `NoRedis`, each with a text that says what to do.
+    """
+    provider = listen(IdentityProvider(directory).app(), LOOPBACK, ports.identity_provider, option="--idp-port")
+    async with with_redis(settings.redis_url, directory / "redis") as redis_url:
+        app = create_app(
+            settings.model_copy(update={"redis_url": redis_url}),
+            environ,
+            transport=DevTransport(make_transport(), provider.url),
+        )
+        public = listen(app, LOOPBACK, ports.public, option="--port", lifespan=True)
+        operations = listen(app.state.operations, LOOPBACK, ports.operations, option="--ops-port")
+        await serve(
+            [public, operations, provider],
+            grace=settings.shutdown_grace,
+            ready=lambda: _welcome(public.url, operations.url, provider.url, directory),
+        )
+
+
+def _welcome(public: str, operations: str, provider: str, directory: Path) -> None:
+    command = shlex.quote(sys.argv[0])
+    where = "" if directory == Path("var/dev") else f" --dir {shlex.quote(str(directory))}"
+    print(
+        f"""
+chatkit-mint is ready. Stop it with Ctrl-C.
+
+  service             {public}
+  operations          {operations}/metrics  {operations}/readyz
+  identity provider   {provider}/.well-known/openid-configuration
+
+Sign in as somebody, mint, log out (in another terminal, in this directory):
+
+  TOKEN=$({command} token{where} --tenant acme --user alice --claim plan=pro)
+  curl -sS -X POST {public}/v1/chatkit/sessions -H "Authorization: Bearer $TOKEN"
+  curl -sS -X POST {public}/v1/logout -H "Authorization: Bearer $TOKEN"
+""",
+        flush=True,
+    )

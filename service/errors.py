@@ -1,0 +1,188 @@
+"""The refusals: everything that this service says no with.
+
+    Refusal
+    ├─ InvalidRequest          400 invalid_request
+    ├─ Unauthorized            401
+    │  ├─ MissingCredentials       missing_credentials
+    │  ├─ InvalidToken             invalid_token
+    │  └─ LoginRevoked             login_revoked
+    ├─ PolicyDenied            403 policy_denied
+    ├─ UserMismatch            403 user_mismatch
+    ├─ NotFound                404 not_found
+    ├─ MethodNotAllowed        405 method_not_allowed
+    ├─ BodyTooLarge            413 body_too_large
+    ├─ UnsupportedMediaType    415 unsupported_media_type
+    ├─ RateLimited             429 rate_limited
+    ├─ TooManyLiveSessions     429 too_many_live_sessions
+    ├─ InternalError           500 internal_error
+    ├─ UpstreamRefused         502 upstream_refused
+    ├─ UpstreamInvalid         502 upstream_invalid
+    ├─ UpstreamUnavailable     503 upstream_unavailable
+    ├─ StoreUnavailable        503 store_unavailable
+    ├─ IssuerUnavailable       503 issuer_unavailable
+    ├─ Draining                503 draining
+    └─ UpstreamTimeout         504 upstream_timeout
+
+A refusal's public text is what the caller may read; its `reason` goes to the log alone.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+
+class Refusal(Exception):  # noqa: N818  (a refusal is an answer, not an accident)
+    """An answer other than yes: status, code and public text, with the true reason kept for the log."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+    public: ClassVar[str] = "Something went wrong here; the log knows what"
+    default_retry_after: ClassVar[float | None] = None
+
+    def __init__(
+        self,
+        reason: str | None = None,
+        *,
+        detail: str | None = None,
+        field: str | None = None,
+        retry_after: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(reason or detail or self.public)
+        self.reason = reason
+        self.detail = detail or self.public
+        self.field = field
+        self.retry_after = retry_after if retry_after is not None else self.default_retry_after
+        self.headers: Mapping[str, str] = headers or {}
+
+
+class InvalidRequest(Refusal):
+    """The request itself is wrong; the detail names the field."""
+
+    status, code, public = 400, "invalid_request", "The request is not valid"
+
+
+class Unauthorized(Refusal):
+    """Nobody that we know is asking. Carries `WWW-Authenticate` (RFC 6750 §3)."""
+
+    status = 401
+    challenge: ClassVar[str] = 'Bearer error="invalid_token"'
+
+
+class MissingCredentials(Unauthorized):
+    """No credential was sent; RFC 6750 §3.1 then wants a challenge without an error code."""
+
+    code, public, challenge = "missing_credentials", "Send an access token: Authorization: Bearer …", "Bearer"
+
+
+class InvalidToken(Unauthorized):
+    """A token was sent and is no good. Why stays in the log: the answer is no oracle for attackers."""
+
+    code, public = "invalid_token", "The access token is not valid here"
+
+
+class LoginRevoked(Unauthorized):
+    """The token is genuine, but its login was logged out."""
+
+    code, public = "login_revoked", "This login was logged out; sign in again"
+
+
+class PolicyDenied(Refusal):
+    """The tenant's policy says no. Every denial reads the same unless the tenant gave a public text."""
+
+    status, code, public = 403, "policy_denied", "The policy does not allow this"
+
+
+class UserMismatch(Refusal):
+    """The body names a user who is not the caller."""
+
+    status, code, public = 403, "user_mismatch", "The user in the body is not the caller"
+
+
+class NotFound(Refusal):
+    """No such thing, or none that is the caller's: the two read the same."""
+
+    status, code, public = 404, "not_found", "There is no such thing here"
+
+
+class MethodNotAllowed(Refusal):
+    """The path exists, the method doesn't."""
+
+    status, code, public = 405, "method_not_allowed", "This path does not answer this method"
+
+
+class BodyTooLarge(Refusal):
+    """The body is over the limit."""
+
+    status, code, public = 413, "body_too_large", "The body is larger than 64 KiB"
+
+
+class UnsupportedMediaType(Refusal):
+    """The body is of a kind that this path does not read."""
+
+    status, code, public = 415, "unsupported_media_type", "Send the body as application/json"
+
+
+class RateLimited(Refusal):
+    """The principal has used up a mint limit of its tenant's policy."""
+
+    status, code, public = 429, "rate_limited", "Too many sessions were requested"
+
+
+class TooManyLiveSessions(Refusal):
+    """The principal holds as many live sessions as its tenant's policy allows."""
+
+    status, code, public = 429, "too_many_live_sessions", "Too many sessions are live"
+
+
+class InternalError(Refusal):
+    """A defect of ours."""
+
+
+class UpstreamRefused(Refusal):
+    """Upstream said no to a request that we made: wrong project, unknown workflow, bad key."""
+
+    status, code, public = 502, "upstream_refused", "The session service is not configured correctly"
+
+
+class UpstreamInvalid(Refusal):
+    """Upstream answered something that is not a session we could revoke."""
+
+    status, code, public = 502, "upstream_invalid", "The session service answered something unusable"
+
+
+class UpstreamUnavailable(Refusal):
+    """Upstream can't be reached, is failing, or has no capacity for the whole account."""
+
+    status, code, public = 503, "upstream_unavailable", "The session service is not available right now"
+    default_retry_after = 5.0
+
+
+class StoreUnavailable(Refusal):
+    """Redis doesn't answer, so nothing may be handed out."""
+
+    status, code, public = 503, "store_unavailable", "Sessions can't be recorded right now"
+    default_retry_after = 2.0
+
+
+class IssuerUnavailable(Refusal):
+    """The token's issuer publishes no keys that we can get: the token may be good, so this is no 401."""
+
+    status, code, public = (
+        503,
+        "issuer_unavailable",
+        "The sign-in service can't be reached to check this token",
+    )
+    default_retry_after = 5.0
+
+
+class Draining(Refusal):
+    """This process is shutting down."""
+
+    status, code, public = 503, "draining", "This server is shutting down; ask again"
+    default_retry_after = 1.0
+
+
+class UpstreamTimeout(Refusal):
+    """Upstream took too long."""
+
+    status, code, public = 504, "upstream_timeout", "The session service took too long"

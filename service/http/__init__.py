@@ -1,0 +1,1 @@
+"""The edge: routes, problem answers, the two listeners."""

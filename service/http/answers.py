@@ -1,0 +1,88 @@
+"""JSON out, JSON in: bodies are read strictly and every mistake names its field."""
+
+from typing import Any, Final, TypeVar
+
+import orjson
+from pydantic import TypeAdapter, ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.contract import dotted
+from service.errors import BodyTooLarge, InvalidRequest, UnsupportedMediaType
+
+MAX_BODY: Final = 64 * 1024
+"""Bytes of a request's body; larger ones are 413."""
+
+T = TypeVar("T")
+
+
+def to_json(value: Any) -> bytes:
+    """Return *value* as JSON."""
+    return orjson.dumps(value)
+
+
+def json_answer(value: Any, *, headers: dict[str, str] | None = None) -> Response:
+    """Return a 200 that no cache keeps: these answers carry secrets or somebody's sessions."""
+    return Response(to_json(value), 200, {"cache-control": "no-store", **(headers or {})}, "application/json")
+
+
+async def read_body(request: Request, shape: TypeAdapter[T], *, empty: T) -> T:
+    """Return the JSON body as *shape*, or *empty* where there is no body.
+
+    Raises `UnsupportedMediaType`, or `InvalidRequest` that names the field.
+    """
+    raw = await _read(request)
+    if not raw:
+        return empty
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise UnsupportedMediaType(f"content type {media_type[:64]!r}")
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(detail=f"The body is not JSON: line {error.lineno}, column {error.colno}") from None
+    if not isinstance(value, dict):
+        raise InvalidRequest(detail="The body is not a JSON object")
+    try:
+        return shape.validate_python(value)
+    except ValidationError as error:
+        raise _refusal(error, value) from None
+
+
+async def _read(request: Request) -> bytes:
+    """Return the body; raise `BodyTooLarge` as soon as it is known to be, told or not."""
+    told = request.headers.get("content-length", "0")
+    if told.isdecimal() and int(told) > MAX_BODY:
+        raise BodyTooLarge(f"{told[:20]} bytes announced")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY:
+            raise BodyTooLarge("more bytes sent than allowed")
+    return bytes(body)
+
+
+def _refusal(error: ValidationError, value: Any) -> InvalidRequest:
+    first = error.errors(include_input=False, include_url=False)[0]
+    field = dotted(_place(first["loc"], value))
+    if first["type"] == "extra_forbidden":
+        return InvalidRequest(detail=f"Unknown field: {field}", field=field)
+    if first["type"] == "missing":
+        return InvalidRequest(detail=f"Missing field: {field}", field=field)
+    message = first["msg"].removeprefix("Value error, ")
+    if len({each["loc"][: len(_place(first["loc"], value))] for each in error.errors()}) < error.error_count():
+        message = "Input should be text, a boolean or a number"
+    return InvalidRequest(detail=f"{field}: {message}", field=field)
+
+
+def _place(loc: tuple[str | int, ...], value: Any) -> tuple[str, ...]:
+    """Return the part of Pydantic's place that is the caller's own: a union adds names of its branches."""
+    place: list[str] = []
+    for part in loc:
+        place.append(str(part)[:64])
+        if not isinstance(value, dict) or part not in value:
+            break
+        value = value[part]
+        if not isinstance(value, dict):
+            break
+    return tuple(place)

@@ -1,0 +1,82 @@
+"""One request: its id, its place in the metrics, and the one line that the log gets of it."""
+
+import logging
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import structlog
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.errors import InternalError
+from service.http.problems import REFUSAL_KEY, problem
+from service.observe.logs import gather_facts, note, where
+from service.observe.metrics import Metrics
+
+log = structlog.get_logger()
+
+
+class CanonicalLine:
+    """Outermost middleware: whatever happens inside, the caller gets an answer and the log gets a line.
+
+    *routes* names endpoints for the metrics: never the path, which a caller chooses. *level* is the line's.
+    """
+
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, routes: Mapping[Callable[..., Any], str], level: int = logging.INFO
+    ) -> None:
+        self.app = app
+        self.metrics = metrics
+        self.routes = routes
+        self.level = level
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer the request and tell of it."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request_id = f"req_{secrets.token_hex(12)}"
+        scope.setdefault("state", {})["request_id"] = request_id
+        started, status = time.perf_counter(), 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        with gather_facts() as facts, self.metrics.in_flight.track_inprogress():
+            try:
+                await self.app(scope, receive, send_with_id)
+            except Exception as error:  # noqa: BLE001  (the edge: a defect is answered and told, not passed on)
+                note(error=where(error))
+                if not status:
+                    await problem(InternalError(), Request(scope))(scope, receive, send_with_id)
+            finally:
+                took = time.perf_counter() - started
+                route = self.routes.get(scope.get("endpoint"), "none")  # type: ignore[arg-type]
+                self._count(scope, route, status, took)
+                log.log(
+                    self.level,
+                    "request",
+                    request_id=request_id,
+                    route=route,
+                    method=_method(scope),
+                    status=status,
+                    duration_ms=round(took * 1000, 2),
+                    **{name: fact for name, fact in facts.items() if fact is not None},
+                )
+
+    def _count(self, scope: Scope, route: str, status: int, took: float) -> None:
+        self.metrics.requests.labels(route, _method(scope), str(status)).inc()
+        self.metrics.request_seconds.labels(route).observe(took)
+        if code := scope.get(REFUSAL_KEY):
+            self.metrics.refusals.labels(code).inc()
+
+
+def _method(scope: Scope) -> str:
+    method: str = scope["method"]
+    return method if method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS") else "other"

@@ -1,0 +1,1 @@
+"""Identity: a credential becomes a principal."""

@@ -1,0 +1,143 @@
+"""Turn a bearer token into a principal.
+
+Nothing past this module sees a raw token; nothing before it trusts a claim.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from service.errors import InvalidRequest, InvalidToken, IssuerUnavailable, MissingCredentials, PolicyDenied
+from service.identity.claims import audience_of, check_claims
+from service.identity.jws import MAX_NAME, UnverifiedToken, parse_token
+from service.identity.keys import KeyCache
+from service.observe.logs import note
+from service.principal import KeySource, Principal, Trust
+
+MAX_TRIES: Final = 16
+"""Signature checks for one token: the bound on what a token without a `kid` can cost."""
+
+TENANT_HEADER: Final = "ChatKit-Tenant"
+
+
+class Authenticator:
+    """Bearer tokens → principals. *clock* gives Unix seconds."""
+
+    def __init__(self, keys: KeyCache, *, clock: Callable[[], float]) -> None:
+        self._keys = keys
+        self._clock = clock
+
+    async def principal(
+        self, token: str, trusts: Mapping[str, tuple[Trust, ...]], *, tenant: str | None
+    ) -> Principal:
+        """Return who sent *token*; *trusts* are by issuer, *tenant* is the caller's choice where several fit.
+
+        Raises `InvalidToken`, `PolicyDenied` (genuine, but no tenant's), `InvalidRequest` (several tenants fit
+        and none is chosen) or `IssuerUnavailable`.
+        """
+        parsed = parse_token(token)
+        believing = _believing(parsed, trusts)
+        verified = await self._verified(parsed, believing)
+        claims, now = parsed.unverified_claims, self._clock()
+        for trust in verified:
+            check_claims(claims, parsed.unverified_header, trust, now)
+        # From here on the claims are verified.
+        fitting = _matching(verified, claims)
+        return _principal(_chosen(fitting, tenant), claims)
+
+    async def _verified(self, parsed: UnverifiedToken, believing: list[Trust]) -> list[Trust]:
+        """Return the trusts whose own keys made the signature; raise where there are none."""
+        results: dict[KeySource, bool] = {}
+        unavailable: IssuerUnavailable | None = None
+        for trust in believing:
+            if trust.keys in results:
+                continue
+            try:
+                keys = await self._keys.candidates(trust.keys, parsed.kid, parsed.alg)
+            except IssuerUnavailable as error:
+                results[trust.keys], unavailable = False, error
+                continue
+            results[trust.keys] = any(
+                key.verifies(parsed.alg, parsed.signing_input, parsed.signature) for key in keys[:MAX_TRIES]
+            )
+        verified = [trust for trust in believing if results[trust.keys]]
+        if not verified:
+            raise unavailable or InvalidToken("no key of the issuer made this signature")
+        return verified
+
+
+def bearer_token(headers: list[str]) -> str:
+    """Return the token of the `Authorization` headers (RFC 6750 §2.1), of which there must be one.
+
+    Raises `MissingCredentials` where there is no bearer credential, `InvalidToken` where there is more than one.
+    """
+    if not headers:
+        raise MissingCredentials
+    if len(headers) > 1:
+        raise InvalidToken("more than one Authorization header")
+    scheme, _, token = headers[0].partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise MissingCredentials("an Authorization header of another kind")
+    return token.strip()
+
+
+def _believing(parsed: UnverifiedToken, trusts: Mapping[str, tuple[Trust, ...]]) -> list[Trust]:
+    """Return the trusts that would believe this token if its signature holds: by issuer, audience, algorithm."""
+    unverified_issuer = parsed.unverified_claims.get("iss")
+    if not isinstance(unverified_issuer, str) or unverified_issuer not in trusts:
+        raise InvalidToken("iss is none of the configured issuers")
+    unverified_audience = audience_of(parsed.unverified_claims)
+    by_audience = [trust for trust in trusts[unverified_issuer] if trust.audiences & unverified_audience]
+    if not by_audience:
+        raise InvalidToken("aud is none that the issuer's tenants expect")
+    believing = [trust for trust in by_audience if parsed.alg in trust.algorithms]
+    if not believing:
+        raise InvalidToken("alg is not allowed for this issuer")
+    return believing
+
+
+def _matching(verified: list[Trust], claims: dict[str, Any]) -> list[Trust]:
+    """Return one trust a tenant, the first whose `match` holds. One that can't be evaluated doesn't hold."""
+    found: dict[str, Trust] = {}
+    for trust in verified:
+        try:
+            holds = trust.tenant not in found and trust.matches(claims)
+        except ValueError as error:
+            note(match_failed=f"{trust.tenant}: {error}")
+            continue
+        if holds:
+            found[trust.tenant] = trust
+    return list(found.values())
+
+
+def _chosen(fitting: list[Trust], tenant: str | None) -> Trust:
+    if tenant is not None:
+        fitting = [trust for trust in fitting if trust.tenant == tenant]
+    if not fitting:
+        raise PolicyDenied("the token is genuine, but fits no tenant")
+    if len(fitting) > 1:
+        raise InvalidRequest(
+            detail=f"This login belongs to several tenants; choose with the {TENANT_HEADER} header",
+            field=TENANT_HEADER,
+        )
+    return fitting[0]
+
+
+def _principal(trust: Trust, claims: dict[str, Any]) -> Principal:
+    try:
+        subject, login = trust.subject(claims), trust.login(claims)
+    except ValueError as error:
+        raise PolicyDenied(f"{trust.tenant}: {error}") from None
+    if not isinstance(subject, str) or not 0 < len(subject) <= MAX_NAME:
+        raise PolicyDenied(f"{trust.tenant}: the subject is no string of 1 to {MAX_NAME} characters")
+    if login is not None and not (isinstance(login, str) and 0 < len(login) <= MAX_NAME):
+        raise PolicyDenied(f"{trust.tenant}: the login is no string of 1 to {MAX_NAME} characters")
+    return Principal(
+        tenant=trust.tenant,
+        subject=subject,
+        login=login,
+        issued_at=claims["iat"],
+        expires_at=claims["exp"],
+        fence_for=trust.max_age + 2 * trust.leeway,
+        ends_with_token=trust.session_ends_with_token,
+        claims=claims,
+    )

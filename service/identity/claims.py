@@ -1,0 +1,76 @@
+"""What a verified signature does not say: that the token is for us, for now, and an access token.
+
+RFC 7519 §4.1 (required claims and times), RFC 8725 §3.11 and §3.12 (kinds of JWT kept apart).
+"""
+
+import math
+from typing import Any, Final
+
+from service.errors import InvalidToken
+from service.identity.jws import MAX_NAME
+from service.principal import Trust
+
+LAST_SECOND: Final = 253_402_300_799
+"""The end of the year 9999: a larger time is a mistake or an attack."""
+LOGOUT_EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"
+_ID_TOKEN_CLAIMS: Final = ("nonce", "at_hash", "c_hash", "s_hash")
+"""OIDC Core §2 and §3.3.2.11: marks that only an ID token carries."""
+
+
+def audience_of(claims: dict[str, Any]) -> frozenset[str]:
+    """Return the audiences of `aud`, a string or an array of strings (RFC 7519 §4.1.3); else raise."""
+    aud = claims.get("aud")
+    values = [aud] if isinstance(aud, str) else aud
+    if not isinstance(values, list) or not values or not all(isinstance(value, str) for value in values):
+        raise InvalidToken("aud is neither a string nor an array of strings")
+    return frozenset(values)
+
+
+def check_claims(claims: dict[str, Any], header: dict[str, Any], trust: Trust, now: float) -> None:
+    """Raise `InvalidToken` unless the claims hold for *trust* at *now* (Unix seconds)."""
+    _check_kind(claims, header, trust)
+    expires, issued = _time(claims, "exp"), _time(claims, "iat")
+    if now >= expires + trust.leeway:
+        raise InvalidToken("expired")
+    if issued > now + trust.leeway:
+        raise InvalidToken("issued in the future")
+    if now - issued > trust.max_age + trust.leeway:
+        raise InvalidToken("older than max_age")
+    if "nbf" in claims and _time(claims, "nbf") > now + trust.leeway:
+        raise InvalidToken("not valid yet")
+    _name(claims, "sub")
+    if "sid" in claims:
+        _name(claims, "sid")
+
+
+def _check_kind(claims: dict[str, Any], header: dict[str, Any], trust: Trust) -> None:
+    typ = header.get("typ")
+    if typ is not None and not isinstance(typ, str):
+        raise InvalidToken("typ is not a string")
+    kind = (typ or "").lower().removeprefix("application/")
+    if trust.typ is not None:
+        if kind != trust.typ.lower().removeprefix("application/"):
+            raise InvalidToken("typ is not the one that this issuer's access tokens have")
+    elif kind not in ("", "jwt", "at+jwt"):
+        raise InvalidToken("typ says that this is no access token")
+    events = claims.get("events")
+    if isinstance(events, dict) and LOGOUT_EVENT in events:
+        raise InvalidToken("a logout token is no access token")
+    if any(name in claims for name in _ID_TOKEN_CLAIMS):
+        raise InvalidToken("an ID token is no access token")
+
+
+def _time(claims: dict[str, Any], name: str) -> float:
+    value = claims.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidToken(f"{name} is missing or no number")
+    if not 0 <= value <= LAST_SECOND or not math.isfinite(value):
+        raise InvalidToken(f"{name} is no time")
+    return value
+
+
+def _name(claims: dict[str, Any], name: str) -> str:
+    value = claims.get(name)
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_NAME:
+        raise InvalidToken(f"{name} is missing or no string of 1 to {MAX_NAME} characters")
+    return value

@@ -1,0 +1,89 @@
+"""Take a compact JWS apart (RFC 7515 §3.1), strictly, before anything in it is believed.
+
+Strictness is the point: a token that two parsers read differently is an attack. So: canonical base64url, no
+duplicate keys, no NaN, no critical extensions, bounded size and depth.
+"""
+
+import binascii
+import json
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from dataclasses import dataclass, field
+from typing import Any, Final, NoReturn
+
+from service.errors import InvalidToken
+
+MAX_TOKEN: Final = 16 * 1024
+"""Bytes. Larger access tokens don't fit most servers' header limits either."""
+MAX_NAME: Final = 256
+"""Characters of a `kid`, a `sub` or a `sid`."""
+SEGMENTS: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class UnverifiedToken:
+    """A well-formed token of which nothing is verified yet: the names say so wherever it is used."""
+
+    unverified_header: dict[str, Any] = field(repr=False)
+    unverified_claims: dict[str, Any] = field(repr=False)
+    signing_input: bytes = field(repr=False)
+    signature: bytes = field(repr=False)
+    alg: str
+    kid: str | None
+
+
+def parse_token(token: str) -> UnverifiedToken:
+    """Return the token's parts; raise `InvalidToken` whose reason says what is malformed."""
+    if len(token) > MAX_TOKEN:
+        raise InvalidToken("token over 16 KiB")
+    if not token.isascii():
+        raise InvalidToken("token is not ASCII")
+    segments = token.split(".")
+    if len(segments) != SEGMENTS:
+        raise InvalidToken(f"{len(segments)} segments where a compact JWS has three")
+    header = _object(_decode(segments[0], "header"), "header")
+    # `b64` (RFC 7797) and every other extension that changes the meaning must be listed in `crit`; we know none.
+    if "crit" in header or "b64" in header:
+        raise InvalidToken("header has a critical extension")
+    alg, kid = header.get("alg"), header.get("kid")
+    if not isinstance(alg, str):
+        raise InvalidToken("header names no alg")
+    if kid is not None and not (isinstance(kid, str) and len(kid) <= MAX_NAME):
+        raise InvalidToken("kid is not a short string")
+    claims = _object(_decode(segments[1], "payload"), "payload")
+    signature = _decode(segments[2], "signature")
+    if not signature:
+        raise InvalidToken("no signature")
+    return UnverifiedToken(header, claims, f"{segments[0]}.{segments[1]}".encode(), signature, alg, kid)
+
+
+def _decode(segment: str, what: str) -> bytes:
+    try:
+        raw = urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
+    except (binascii.Error, ValueError):
+        raise InvalidToken(f"{what} is not base64url") from None
+    # Python's decoder skips what is outside the alphabet and ignores trailing bits; only the canonical form
+    # survives the way back.
+    if urlsafe_b64encode(raw).rstrip(b"=").decode() != segment:
+        raise InvalidToken(f"{what} is not canonical base64url")
+    return raw
+
+
+def _object(raw: bytes, what: str) -> dict[str, Any]:
+    try:
+        value = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (ValueError, RecursionError):  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+        raise InvalidToken(f"{what} is not a JSON object of the plain kind") from None
+    if not isinstance(value, dict):
+        raise InvalidToken(f"{what} is not a JSON object")
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("duplicate key")
+    return value
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(name)

@@ -1,0 +1,195 @@
+"""The issuers' signing keys, kept fresh in the background.
+
+Keys are kept by where they come from, so one issuer's outage never delays another's tokens. Old keys serve
+while their issuer is down, up to a hard maximum; keys that a good answer no longer lists are dropped.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import httpx2
+import orjson
+import structlog
+
+from service.errors import IssuerUnavailable
+from service.identity.fetch import FetchError, fetch_json
+from service.identity.jwk import JwkSetError, VerifyingKey, read_jwk_set, shared_secret
+from service.observe.metrics import Metrics
+from service.principal import Discovery, InlineJwks, JwksFile, JwksUrl, KeySource, SharedSecret
+
+COOLDOWN: Final = 30.0
+"""Seconds between refreshes forced by an unknown `kid`; bounds the fetches that forged tokens can cause."""
+RETRY: Final = 5.0
+"""Seconds between tries while an issuer fails."""
+FRESH: Final = 600.0
+"""Seconds that keys count as fresh where the issuer's answer has no max-age."""
+MIN_FRESH, MAX_FRESH = 60.0, 3600.0
+"""Seconds; an issuer's max-age is held between these."""
+AHEAD: Final = 0.8
+"""Share of the fresh time after which the background refresh begins."""
+HARD_MAX: Final = 86_400.0
+"""Seconds that the last good keys serve while their issuer is down."""
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Held:
+    keys: tuple[VerifyingKey, ...] = ()
+    good_at: float = float("-inf")
+    """When the keys were last confirmed."""
+    tried_at: float = float("-inf")
+    """When the last fetch began, whatever became of it."""
+    fresh_for: float = FRESH
+    fetching: asyncio.Task[None] | None = None
+    stamp: tuple[int, int] | None = None
+    """A key file's time and size when it was read."""
+
+
+class KeyCache:
+    """Verifying keys by source. *clock* is monotonic, in seconds."""
+
+    def __init__(
+        self,
+        transport: httpx2.AsyncBaseTransport,
+        metrics: Metrics,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._transport = transport
+        self._metrics = metrics
+        self._clock = clock
+        self._held: dict[KeySource, _Held] = {}
+
+    async def candidates(self, source: KeySource, kid: str | None, alg: str) -> list[VerifyingKey]:
+        """Return the source's keys that may have signed: by `kid`, or without one every key that fits *alg*.
+
+        Raises `IssuerUnavailable` where no keys are at hand and none can be had now.
+        """
+        held = self._held.setdefault(source, _Held())
+        await self._refreshed(source, held)
+        found = _fitting(held.keys, kid, alg)
+        if not found and kid is not None and self._may_force(source, held):
+            await self._fetch(source, held)
+            found = _fitting(held.keys, kid, alg)
+        return found
+
+    async def warm(self, sources: Collection[KeySource]) -> None:
+        """Fetch keys not held yet, side by side, and drop those of sources that no policy names any more."""
+        for gone in set(self._held) - set(sources):
+            if (task := self._held.pop(gone).fetching) is not None:
+                task.cancel()
+        missing = [(source, self._held.setdefault(source, _Held())) for source in sources]
+        await asyncio.gather(*(self._fetch(source, held) for source, held in missing if not held.keys))
+
+    def missing(self) -> list[KeySource]:
+        """Return the sources that have no usable keys now."""
+        now = self._clock()
+        return [source for source, held in self._held.items() if not held.keys or now - held.good_at > HARD_MAX]
+
+    async def aclose(self) -> None:
+        """Stop what is being fetched."""
+        tasks = [held.fetching for held in self._held.values() if held.fetching is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _refreshed(self, source: KeySource, held: _Held) -> None:
+        now = self._clock()
+        if held.keys and isinstance(source, InlineJwks | SharedSecret):
+            return
+        age = now - held.good_at
+        if held.keys and age < HARD_MAX:
+            if age > held.fresh_for * AHEAD and now - held.tried_at > RETRY:
+                self._start(source, held)  # in the background: nobody waits while old keys serve
+            return
+        if now - held.tried_at > RETRY or held.fetching is not None:
+            await self._fetch(source, held)
+        if not held.keys or self._clock() - held.good_at > HARD_MAX:
+            held.keys = ()
+            raise IssuerUnavailable(
+                f"no keys from {describe(source)}",
+                retry_after=max(1.0, held.tried_at + RETRY - self._clock()),
+            )
+
+    def _may_force(self, source: KeySource, held: _Held) -> bool:
+        static = isinstance(source, InlineJwks | SharedSecret)
+        # One that waits for a fetch under way costs nothing; one that starts a fetch waits for its turn.
+        return not static and (held.fetching is not None or self._clock() - held.tried_at > COOLDOWN)
+
+    async def _fetch(self, source: KeySource, held: _Held) -> None:
+        # Shielded: the fetch is everybody's, and goes on when the caller who started it leaves.
+        await asyncio.shield(self._start(source, held))
+
+    def _start(self, source: KeySource, held: _Held) -> asyncio.Task[None]:
+        if held.fetching is None:
+            held.tried_at = self._clock()
+            held.fetching = asyncio.create_task(self._load(source, held))
+        return held.fetching
+
+    async def _load(self, source: KeySource, held: _Held) -> None:
+        try:
+            held.keys, max_age = await self._read(source, held)
+            held.fresh_for = min(MAX_FRESH, max(MIN_FRESH, max_age if max_age is not None else FRESH))
+            held.good_at = self._clock()
+            self._metrics.key_refreshes.labels("ok").inc()
+        except (FetchError, JwkSetError, OSError, ValueError) as error:
+            self._metrics.key_refreshes.labels("failed").inc()
+            log.warning("keys_not_fetched", source=describe(source), reason=str(error) or type(error).__name__)
+        finally:
+            held.fetching = None
+
+    async def _read(self, source: KeySource, held: _Held) -> tuple[tuple[VerifyingKey, ...], int | None]:
+        match source:
+            case SharedSecret(secret):
+                return (shared_secret(secret.get_secret_value()),), None
+            case InlineJwks(text):
+                return read_jwk_set(orjson.loads(text)), None
+            case JwksFile(path):
+                return _read_file(path, held), 0
+            case JwksUrl(url):
+                document = await fetch_json(self._transport, url)
+                return read_jwk_set(document.value), document.max_age
+            case Discovery(issuer, url):
+                configuration = (await fetch_json(self._transport, url)).value
+                # OIDC Discovery 1.0 §4.3: a document that speaks for somebody else is not the issuer's.
+                if not isinstance(configuration, dict) or configuration.get("issuer") != issuer:
+                    raise FetchError("the configuration document is another issuer's")
+                if not isinstance(jwks_uri := configuration.get("jwks_uri"), str):
+                    raise FetchError("the configuration document names no jwks_uri")
+                document = await fetch_json(self._transport, jwks_uri)
+                return read_jwk_set(document.value), document.max_age
+
+
+def _read_file(path: Path, held: _Held) -> tuple[VerifyingKey, ...]:
+    status = path.stat()
+    stamp = (status.st_mtime_ns, status.st_size)
+    if held.keys and stamp == held.stamp:
+        return held.keys
+    keys = read_jwk_set(orjson.loads(path.read_bytes()))
+    held.stamp = stamp
+    return keys
+
+
+def _fitting(keys: tuple[VerifyingKey, ...], kid: str | None, alg: str) -> list[VerifyingKey]:
+    # A key without a kid may be the one meant; a key with another kid is not.
+    return [key for key in keys if alg in key.algorithms and (kid is None or key.kid is None or key.kid == kid)]
+
+
+def describe(source: KeySource) -> str:
+    """Return a name for the source that may stand in a log: never the secret itself."""
+    match source:
+        case Discovery(issuer, _):
+            return issuer
+        case JwksUrl(url):
+            return url
+        case JwksFile(path):
+            return str(path)
+        case InlineJwks():
+            return "inline jwks"
+        case SharedSecret():
+            return "shared secret"

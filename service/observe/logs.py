@@ -1,0 +1,85 @@
+"""Structured logs: one canonical line a request, and nothing secret in any line.
+
+Handlers don't log; they `note()` facts, which the request's one line carries at its end.
+"""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from traceback import extract_tb
+from typing import Any
+
+import orjson
+import structlog
+
+_facts: ContextVar[dict[str, Any] | None] = ContextVar("facts", default=None)
+
+
+def configure_logs(level: str, form: str) -> None:
+    """Send every log line, the libraries' own included, to standard output as *form* (`json` or `console`)."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _without_messages,
+    ]
+    last: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer(serializer=_to_json)
+        if form == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())
+    )
+    number = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(
+        processors=[*shared, last],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.PrintLoggerFactory(sys.stdout),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(processor=last, foreign_pre_chain=shared))
+    # Libraries' warnings only: at info and below aiohttp and uvicorn print URLs and addresses of callers.
+    logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler], force=True)
+
+
+def _without_messages(_logger: Any, _method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Put the places of an exception where its traceback, with its message, would be rendered."""
+    exc_info = line.pop("exc_info", None)
+    error = exc_info[1] if isinstance(exc_info, tuple) else exc_info
+    if isinstance(error, BaseException):
+        line["error"] = where(error)
+    return line
+
+
+def _to_json(line: Any, **_options: Any) -> str:
+    return orjson.dumps(line, default=str).decode()
+
+
+@contextmanager
+def gather_facts() -> Iterator[dict[str, Any]]:
+    """Collect what is noted inside, for the request's canonical line."""
+    facts: dict[str, Any] = {}
+    reset = _facts.set(facts)
+    try:
+        yield facts
+    finally:
+        _facts.reset(reset)
+
+
+def note(**facts: Any) -> None:
+    """Add facts to the canonical line of the request under way; outside a request, do nothing."""
+    gathered = _facts.get()
+    if gathered is not None:
+        gathered.update(facts)
+
+
+def where(error: BaseException) -> list[str]:
+    """Return the error's type and the places it came through, without its message.
+
+    Messages are left out on purpose: a library may quote a value in one, and a value may be a secret.
+    """
+    frames = [
+        f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}"
+        for frame in extract_tb(error.__traceback__)
+    ]
+    return [type(error).__qualname__, *frames[-6:]]

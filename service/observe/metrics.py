@@ -1,0 +1,59 @@
+"""The counters and histograms, in a registry of their own so that two apps in a process don't mix.
+
+Labels are bounded: tenant names come from loaded files, routes and codes from this code, never from a caller.
+"""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import choose_encoder
+
+PREFIX = "chatkit_mint"
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Seconds, 1 ms to 10 s: below is noise, above is a timeout."""
+
+
+class Metrics:
+    """Every metric of the service. Units are in the names, as Prometheus wants them."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = self._counter(
+            "requests", "Requests answered, by route, method and status.", "route", "method", "status"
+        )
+        self.request_seconds = self._histogram(
+            "request_duration_seconds", "Seconds from request to answer, by route.", "route"
+        )
+        self.in_flight = Gauge(
+            "requests_in_flight", "Requests being answered now.", namespace=PREFIX, registry=self.registry
+        )
+        self.refusals = self._counter("refusals", "Requests refused, by the answer's code.", "code")
+        self.mints = self._counter("mints", "Sessions asked for, by tenant and outcome.", "tenant", "outcome")
+        self.cancels = self._counter(
+            "cancels", "Sessions taken out of service, by reason and outcome.", "reason", "outcome"
+        )
+        self.upstream_calls = self._counter(
+            "upstream_calls", "Calls upstream, by operation and outcome.", "operation", "outcome"
+        )
+        self.upstream_seconds = self._histogram(
+            "upstream_duration_seconds", "Seconds that an upstream call took, by operation.", "operation"
+        )
+        self.orphans = self._counter(
+            "orphans", "Sessions that upstream may have created and that we can't revoke, by tenant.", "tenant"
+        )
+        self.drift = self._counter(
+            "drift", "Values that upstream resolved differently than policy asked, by field.", "field"
+        )
+        self.key_refreshes = self._counter(
+            "jwks_refreshes", "Fetches of issuers' signing keys, by outcome.", "outcome"
+        )
+        self.store_errors = self._counter("store_errors", "Calls to Redis that failed.")
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, namespace=PREFIX, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, *labels: str) -> Histogram:
+        return Histogram(name, text, labels, namespace=PREFIX, registry=self.registry, buckets=BUCKETS)
+
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """Return the metrics in the format that the scraper's Accept header asks for, and its content type."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self.registry), content_type

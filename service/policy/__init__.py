@@ -1,0 +1,1 @@
+"""Policy: tenant files become grants. Pure once loaded."""

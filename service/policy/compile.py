@@ -1,0 +1,266 @@
+"""A checked tenant file → Tenant: expressions compiled, secrets fetched, constants held against the contract."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+import orjson
+from pydantic import SecretStr, ValidationError
+
+from service import contract
+from service.contract import LEAVES, dotted, leaf
+from service.policy.expressions import TEXT, TRUTH, Computed, Expression, ExpressionError, Scope, parse_value
+from service.policy.model import BoundEntry, IdentityEntry, RangeBound, SecretRef, TenantFile, TextBound
+from service.policy.source import Mistake, Route
+from service.policy.tenant import Body, Bound, Rule, Tenant
+from service.principal import Claims, Discovery, InlineJwks, JwksFile, JwksUrl, KeySource, SharedSecret, Trust
+from service.session import Account, Limits, Window
+
+Locate = Callable[[Route, str], Mistake]
+SECONDS_IN = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
+MIN_SECRET = 32
+"""Bytes of an HS secret and of a pseudonym key (RFC 7518 §3.2)."""
+LOOPBACK = ("http://127.0.0.1", "http://localhost", "http://[::1]")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What tenant files may refer to: the environment, and OpenAI's usual variables."""
+
+    environ: Mapping[str, str]
+    openai_api_key: SecretStr | None
+    openai_base_url: str
+
+
+class Compiling:
+    """One tenant file on its way to a Tenant. Mistakes are gathered, so that one run reports them all."""
+
+    def __init__(self, file: TenantFile, locate: Locate, mistakes: list[Mistake], defaults: Defaults) -> None:
+        self.file = file
+        self.locate = locate
+        self.mistakes = mistakes
+        self.defaults = defaults
+
+    def tenant(self) -> Tenant | None:
+        """Return the tenant; None where a mistake was added."""
+        before = len(self.mistakes)
+        file = self.file
+        session = self.body(file.session, ("session",))
+        named = ("workflow", "id") in session.constant or ("workflow", "id") in session.computed
+        if not named:
+            self.wrong(("session",), "`workflow.id` is missing: ChatKit needs to know what to run")
+        quota = file.quota
+        tenant = Tenant(
+            name=file.tenant,
+            trusts=tuple(t for i, entry in enumerate(file.identity) if (t := self.trust(entry, ("identity", i)))),
+            account=self.account(),
+            user=self.expression(file.user, TEXT, ("user",)),
+            pseudonym_key=self.secret(file.pseudonymous.key, ("pseudonymous", "key"))
+            if file.pseudonymous
+            else None,
+            session=session,
+            rules=tuple(r for i in range(len(file.rules)) if (r := self.rule(i))),
+            client_may=self.client_may(),
+            limits=Limits(
+                mints=tuple(_window(rate) for rate in quota.mints),
+                live=quota.live_sessions.max if quota.live_sessions else None,
+                excess=quota.live_sessions.excess if quota.live_sessions else "refuse",
+            ),
+            expose_state_variables=file.expose_state_variables,
+            on_drift=file.on_drift,
+        )
+        return tenant if len(self.mistakes) == before else None
+
+    def wrong(self, route: Route, message: str) -> None:
+        """Add a mistake."""
+        self.mistakes.append(self.locate(route, message))
+
+    def expression(self, source: str | None, kinds: frozenset[str], route: Route) -> Expression | None:
+        """Compile; None where there is nothing to compile or it is wrong."""
+        if source is None:
+            return None
+        try:
+            return Expression(source, kinds)
+        except ExpressionError as error:
+            self.wrong(route, str(error))
+            return None
+
+    def body(self, tree: Mapping[str, Any], route: Route) -> Body:
+        """Return part of a create body, its constants checked against the contract."""
+        constant: dict[contract.Path, Any] = {}
+        computed: dict[contract.Path, Computed] = {}
+        for path, value in contract.flatten(tree).items():
+            check = leaf(path)
+            if path == contract.USER:
+                self.wrong((*route, *path), "`user` is mapped by the tenant's own `user:`, not inside `session`")
+            elif check is None:
+                self.wrong((*route, *path), f"unknown field `{dotted(path)}`{_nearest(path)}")
+            elif isinstance(value, str) and "${" in value:
+                self._computed(value, path, route, constant, computed)
+            else:
+                constant[path] = value
+                self._check(check, value, (*route, *path))
+        if len([path for path in [*constant, *computed] if path[:2] == contract.STATE_VARIABLES]) > 64:  # noqa: PLR2004
+            self.wrong((*route, *contract.STATE_VARIABLES), "at most 64 state variables")
+        return Body(constant, computed)
+
+    def _computed(
+        self,
+        text: str,
+        path: contract.Path,
+        route: Route,
+        constant: dict[contract.Path, Any],
+        computed: dict[contract.Path, Computed],
+    ) -> None:
+        try:
+            value = parse_value(text)
+        except ExpressionError as error:
+            self.wrong((*route, *path), str(error))
+            return
+        if isinstance(value, str):
+            constant[path] = value
+        else:
+            computed[path] = value
+
+    def _check(self, check: Any, value: Any, route: Route) -> None:
+        try:
+            check.validate_python(value)
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False)[0]
+            message = str(first["msg"]).removeprefix("Value error, ")
+            self.wrong(route, f"`{route[-1]}`: {message[0].lower()}{message[1:]}")
+
+    def rule(self, index: int) -> Rule | None:
+        """Compile one rule."""
+        entry, route = self.file.rules[index], ("rules", index)
+        when = self.expression(entry.when, TRUTH, (*route, "when"))
+        session = self.body(entry.session, (*route, "session")) if entry.session is not None else None
+        return Rule(entry.name, when, session, entry.deny) if when else None
+
+    def client_may(self) -> dict[contract.Path, Bound]:
+        """Compile what the caller may ask for."""
+        bounds: dict[contract.Path, Bound] = {}
+        for name, entry in self.file.client_may.items():
+            path = (
+                tuple(name.split(".", 2))
+                if name.startswith("workflow.state_variables.")
+                else tuple(name.split("."))
+            )
+            if leaf(path) is None or path in (contract.USER, contract.ANCHOR):
+                self.wrong(("client_may", name), f"unknown field `{name}`{_nearest(path)}")
+            else:
+                bounds[path] = _bound(entry)
+        return bounds
+
+    def secret(self, ref: SecretRef, route: Route) -> SecretStr | None:
+        """Fetch a secret; None where it isn't there."""
+        value = self.defaults.environ.get(ref.env, "") if ref.env else ""
+        if ref.file:
+            try:
+                value = ref.file.read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                self.wrong(route, f"can't read {ref.file}: {getattr(error, 'strerror', None) or error}")
+                return None
+        if not value:
+            self.wrong(
+                route, f"the environment variable {ref.env} is not set" if ref.env else f"{ref.file} is empty"
+            )
+            return None
+        return SecretStr(value)
+
+    def account(self) -> Account:
+        """Return where the tenant's sessions are issued."""
+        entry = self.file.upstream
+        if entry.kind == "authority":
+            return Account(self.file.tenant, "authority")
+        ref = entry.api_key
+        key = self.secret(ref, ("upstream", "api_key")) if ref else self.defaults.openai_api_key
+        if key is None and not ref:
+            self.wrong(("upstream",), "no API key: set OPENAI_API_KEY, or `api_key: {env: NAME}` here")
+        base = entry.base_url or self.defaults.openai_base_url
+        if not _is_private(base):
+            self.wrong(("upstream", "base_url"), "http:// would show the API key to the network; use https://")
+        return Account(
+            self.file.tenant, "openai", base, key, entry.project, entry.organization, entry.retry_creates
+        )
+
+    def trust(self, entry: IdentityEntry, route: Route) -> Trust | None:
+        """Compile one identity entry."""
+        keys = self._keys(entry, route)
+        tenant = self.file.tenant
+        match = self.expression(entry.match, TRUTH, (*route, "match"))
+        subject = self.expression(entry.subject, TEXT, (*route, "subject"))
+        login = self.expression(entry.login, TEXT, (*route, "login"))
+        if keys is None:
+            return None
+        return Trust(
+            tenant=tenant,
+            issuer=entry.issuer,
+            audiences=frozenset([entry.audience] if isinstance(entry.audience, str) else entry.audience),
+            algorithms=frozenset(entry.algorithms),
+            keys=keys,
+            matches=_over_claims(match, tenant, lambda _claims: True),
+            subject=_over_claims(subject, tenant, lambda claims: claims["sub"]),
+            login=_over_claims(login, tenant, lambda claims: claims.get("sid")),
+            typ=entry.typ,
+            leeway=entry.leeway,
+            max_age=entry.max_age,
+            session_ends_with_token=entry.session_ends_with_token,
+        )
+
+    def _keys(self, entry: IdentityEntry, route: Route) -> KeySource | None:
+        if entry.secret:
+            secret = self.secret(entry.secret, (*route, "secret"))
+            if secret and len(secret.get_secret_value().encode()) < MIN_SECRET:
+                self.wrong((*route, "secret"), f"an HS secret has at least {MIN_SECRET} bytes")
+            return SharedSecret(secret) if secret else None
+        if entry.jwks_file:
+            return JwksFile(Path(entry.jwks_file))
+        if entry.jwks is not None:
+            return InlineJwks(orjson.dumps(entry.jwks, option=orjson.OPT_SORT_KEYS).decode())
+        url = entry.jwks_url or entry.discovery or entry.issuer
+        if not _is_private(url):
+            key = "jwks_url" if entry.jwks_url else "discovery" if entry.discovery else "issuer"
+            self.wrong((*route, key), "keys are fetched over https:// (or http:// on loopback)")
+        if entry.jwks_url:
+            return JwksUrl(entry.jwks_url)
+        return Discovery(
+            entry.issuer, entry.discovery or f"{entry.issuer.rstrip('/')}/.well-known/openid-configuration"
+        )
+
+
+def _over_claims(
+    expression: Expression | None, tenant: str, otherwise: Callable[[Claims], T]
+) -> Callable[[Claims], T]:
+    if expression is None:
+        return otherwise
+    return lambda claims: expression.evaluate(Scope(claims, tenant, {}, 0.0).activation())
+
+
+def _is_private(url: str) -> bool:
+    """Return whether what is sent to *url* stays between us and its owner."""
+    host = url.split("/", 3)[:3]
+    plain = "/".join(host)
+    return url.startswith("https://") or any(plain == each or plain.startswith(f"{each}:") for each in LOOPBACK)
+
+
+def _window(rate: str) -> Window:
+    count, _, unit = rate.partition("/")
+    return Window(int(count), SECONDS_IN[unit])
+
+
+def _bound(entry: BoundEntry) -> Bound:
+    if isinstance(entry, RangeBound):
+        return Bound(minimum=entry.min, maximum=entry.max)
+    if isinstance(entry, TextBound):
+        return Bound(max_length=entry.max_length)
+    return Bound(choices=(True, False) if entry is True else tuple(entry))
+
+
+def _nearest(path: contract.Path) -> str:
+    near = get_close_matches(dotted(path), [dotted(each) for each in LEAVES], 1)
+    return f"; did you mean `{near[0]}`?" if near else ""

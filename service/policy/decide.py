@@ -1,0 +1,103 @@
+"""What this principal may have now. Pure: no I/O, no clock of its own, the same answer every time."""
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from service import contract
+from service.contract import ANCHOR, CREATE, MAX_SECONDS, SECONDS, USER, Path, dotted, flatten, unflatten
+from service.errors import InvalidToken, PolicyDenied, UserMismatch
+from service.policy.expressions import ExpressionError, Scope
+from service.policy.tenant import Body, Tenant
+from service.principal import Principal
+from service.session import Grant
+
+
+def decide(
+    tenant: Tenant, principal: Principal, wishes: contract.SessionWish, *, now: float, version: str = ""
+) -> Grant:
+    """Return what *tenant* grants *principal*, given the caller's *wishes*; *now* is in Unix seconds.
+
+    Raises `PolicyDenied` (by rule, by a wish outside `client_may`, or because an expression has no value: in
+    doubt, no), `UserMismatch`, and `InvalidToken` where the token's end leaves no whole second for a session.
+    """
+    activation = Scope(principal.claims, tenant.name, wishes, now).activation()
+    try:
+        user = _map_user(tenant, principal, activation)
+        fields = _apply_rules(tenant, activation)
+    except ExpressionError as error:
+        raise PolicyDenied(str(error)) from None
+    _grant_wishes(tenant, principal, user, fields, flatten(wishes))
+    fields[USER] = user
+    fields[ANCHOR] = "created_at"
+    fields.setdefault(SECONDS, MAX_SECONDS)
+    if principal.ends_with_token:
+        left = int(principal.expires_at - now)
+        if left < 1:
+            raise InvalidToken("the token ends within a second, and the session would end with it")
+        if isinstance(fields[SECONDS], int):
+            fields[SECONDS] = min(fields[SECONDS], left)
+    try:
+        body = CREATE.validate_python(unflatten(fields))
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        raise PolicyDenied(f"{dotted(first['loc'])}: {first['msg']} (computed by the policy)") from None
+    return Grant(
+        tenant=tenant.name,
+        user=user,
+        body=body,
+        account=tenant.account,
+        limits=tenant.limits,
+        expose_state_variables=tenant.expose_state_variables,
+        policy_version=version,
+    )
+
+
+def _map_user(tenant: Tenant, principal: Principal, activation: Any) -> str:
+    """Map the app's user to ChatKit's. The tenant is in it: threads follow `user` across a whole project."""
+    mapped: str = tenant.user.evaluate(activation) if tenant.user else f"{tenant.name}:{principal.subject}"
+    if tenant.pseudonym_key is None:
+        return mapped
+    key = tenant.pseudonym_key.get_secret_value().encode()
+    return hmac.new(key, f"{tenant.name}\0{mapped}".encode(), hashlib.sha256).hexdigest()
+
+
+def _apply_rules(tenant: Tenant, activation: Any) -> dict[Path, Any]:
+    fields = _evaluate(tenant.session, activation)
+    for rule in tenant.rules:
+        if not rule.when.evaluate(activation):
+            continue
+        if rule.deny is not None:
+            raise PolicyDenied(f"rule {rule.name!r} denies", detail=rule.deny)
+        if rule.session is not None:
+            fields |= _evaluate(rule.session, activation)
+    return fields
+
+
+def _evaluate(body: Body, activation: Any) -> dict[Path, Any]:
+    fields = dict(body.constant)
+    for path, compute in body.computed.items():
+        fields[path] = compute(activation)
+    return fields
+
+
+def _grant_wishes(
+    tenant: Tenant, principal: Principal, user: str, fields: dict[Path, Any], wishes: Mapping[Path, Any]
+) -> None:
+    for path, wish in wishes.items():
+        if path == USER:
+            if wish not in (principal.subject, user):
+                raise UserMismatch(field="user")
+        elif path == ANCHOR or (type(fields.get(path)) is type(wish) and fields.get(path) == wish):
+            continue  # asks for what the policy gives anyway
+        elif (bound := tenant.client_may.get(path)) is None or not bound.allows(wish):
+            raise PolicyDenied(
+                f"the wish for {dotted(path)} is outside client_may",
+                detail=f"The policy does not let the caller set {dotted(path)} to this value",
+                field=dotted(path),
+            )
+        else:
+            fields[path] = wish

@@ -1,0 +1,156 @@
+"""CEL, compiled once and evaluated many times; and text with `${…}` in it.
+
+CEL's answer to an error is a value of type ERROR, which looks like text: every result goes through
+`Expression.evaluate`, which raises instead.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from cel_expr_python import cel
+from cel_expr_python.ext import ext_strings
+
+_MAP: Final = cel.Type.Map(cel.Type.STRING, cel.Type.DYN)
+_ENVIRONMENT: Final = cel.NewEnv(
+    variables={"claims": _MAP, "tenant": cel.Type.STRING, "request": _MAP, "now": cel.Type.TIMESTAMP},
+    extensions=[ext_strings.ExtStrings()],
+)
+
+TEXT: Final = frozenset({"STRING", "DYN"})
+TRUTH: Final = frozenset({"BOOL", "DYN"})
+ANY: Final = frozenset({"STRING", "BOOL", "INT", "UINT", "DOUBLE", "DYN"})
+
+
+class ExpressionError(ValueError):
+    """The expression can't be compiled, or (at decision time) can't be evaluated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What an expression may speak of. `now` is in Unix seconds."""
+
+    claims: Mapping[str, Any]
+    tenant: str
+    request: Mapping[str, Any]
+    now: float
+
+    def activation(self) -> Any:
+        """Return CEL's form of it, built once and used by every expression of a decision."""
+        return _ENVIRONMENT.Activation(
+            {
+                "claims": self.claims,
+                "tenant": self.tenant,
+                "request": self.request,
+                "now": datetime.fromtimestamp(self.now, UTC),
+            }
+        )
+
+
+class Expression:
+    """One compiled expression. Raises `ExpressionError` from the constructor if its type isn't in *kinds*."""
+
+    __slots__ = ("_compiled", "_kinds", "source")
+
+    def __init__(self, source: str, kinds: frozenset[str]) -> None:
+        try:
+            self._compiled = _ENVIRONMENT.compile(source)
+        except RuntimeError as error:
+            raise ExpressionError(f"`{source}` is not a valid expression: {_first_line(str(error))}") from None
+        kind = self._compiled.return_type().name()
+        if kind not in kinds:
+            wanted = "/".join(sorted(kinds - {"DYN"})).lower()
+            raise ExpressionError(f"`{source}` gives {kind.lower()} where {wanted} is needed")
+        self.source = source
+        self._kinds = kinds
+
+    def evaluate(self, activation: Any) -> Any:
+        """Return the value; raise `ExpressionError` where there is none, or one of another type."""
+        try:
+            result = self._compiled.eval(activation)
+            kind = result.type().name()
+            value = result.plain_value()
+        except (RuntimeError, ValueError, TypeError, OverflowError):
+            raise ExpressionError(f"`{self.source}` can't be evaluated for these claims") from None
+        # The message of a CEL error may quote a claim; only the expression is ours to repeat.
+        if kind == "ERROR":
+            raise ExpressionError(f"`{self.source}` has no value for these claims")
+        if kind not in self._kinds:
+            raise ExpressionError(f"`{self.source}` gives {kind.lower()} for these claims")
+        return value
+
+
+def _first_line(message: str) -> str:
+    first = message.partition("\n")[0]
+    return (
+        first.removeprefix("INVALID_ARGUMENT: ")
+        .removeprefix("ERROR: <input>:")
+        .removesuffix(" [INVALID_ARGUMENT]")
+    )
+
+
+Computed = Callable[[Any], Any]
+"""A value that depends on the caller: activation → value; raises `ExpressionError`."""
+
+
+def parse_value(text: str) -> str | Computed:
+    """Return *text* itself, or what computes it if it holds `${…}`; `$${` stands for a plain `${`.
+
+    A whole-value expression keeps its type; inside text it becomes text.
+    """
+    parts = _split(text)
+    if all(isinstance(part, str) for part in parts):
+        return "".join(str(part) for part in parts)
+    if len(parts) == 1 and isinstance(parts[0], Expression):
+        return parts[0].evaluate
+
+    def join(activation: Any) -> str:
+        return "".join(part if isinstance(part, str) else _as_text(part.evaluate(activation)) for part in parts)
+
+    return join
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
+
+
+def _split(text: str) -> list[str | Expression]:
+    parts: list[str | Expression] = []
+    plain, at = "", 0
+    while at < len(text):
+        if text.startswith("$${", at):
+            plain, at = plain + "${", at + 3
+        elif text.startswith("${", at):
+            end = _closing_brace(text, at + 2)
+            if plain:
+                parts.append(plain)
+            parts.append(Expression(text[at + 2 : end].strip(), ANY))
+            plain, at = "", end + 1
+        else:
+            plain, at = plain + text[at], at + 1
+    return [*parts, plain] if plain or not parts else parts
+
+
+def _closing_brace(text: str, start: int) -> int:
+    """Return where the `}` stands that ends the expression, past the braces and quotes inside it."""
+    depth, quote, at = 0, "", start
+    while at < len(text):
+        letter = text[at]
+        if quote:
+            if letter == "\\":
+                at += 1
+            elif letter == quote:
+                quote = ""
+        elif letter in "\"'":
+            quote = letter
+        elif letter == "{":
+            depth += 1
+        elif letter == "}":
+            if depth == 0:
+                return at
+            depth -= 1
+        at += 1
+    raise ExpressionError(f"`{text}` has a `${{` without its `}}`")

@@ -1,0 +1,181 @@
+"""A directory of files → Policies, or every mistake in it.
+
+`tenants/*.yaml` are the tenants, `templates/*.yaml` what they extend. Templates merge root first: maps merge,
+scalars and lists replace, and every value keeps the place it came from, so that a mistake names its true line.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from service.policy.compile import Compiling, Defaults
+from service.policy.model import TenantFile
+from service.policy.source import Mistake, Place, Route, Source, SourceError, read_source
+from service.policy.tenant import Policies, Tenant
+from service.principal import Trust
+
+
+class PolicyError(ValueError):
+    """The files are wrong; nothing of them is applied."""
+
+    def __init__(self, mistakes: list[Mistake]) -> None:
+        super().__init__("\n".join(map(str, mistakes)))
+        self.mistakes = mistakes
+
+
+@dataclass(slots=True)
+class Merged:
+    """A tree put together from several files, and where each value of it was written."""
+
+    tree: dict[str, Any] = field(default_factory=dict)
+    places: dict[Route, tuple[str, Place]] = field(default_factory=dict)
+
+    def put(self, source: Source) -> None:
+        """Merge *source* over what is here."""
+        _merge(self.tree, source.tree, ())
+        self.places |= {route: (source.file, place) for route, place in source.places.items()}
+
+    def mistake(self, route: Route, message: str) -> Mistake:
+        """Return a mistake at the value at *route*, or at the nearest thing around it that was written."""
+        while route and route not in self.places:
+            route = route[:-1]
+        file, (line, column) = self.places[route]
+        return Mistake(file, line, column, message)
+
+
+def _merge(below: dict[str, Any], above: Mapping[str, Any], _route: Route) -> None:
+    for key, value in above.items():
+        if isinstance(value, dict):
+            inner = below.get(key)
+            fresh: dict[str, Any] = dict(inner) if isinstance(inner, dict) else {}
+            _merge(fresh, value, (*_route, key))
+            below[key] = fresh
+        else:
+            below[key] = value
+
+
+def load_policies(directory: Path, defaults: Defaults) -> Policies:
+    """Load every tenant below *directory*; raise `PolicyError` with all mistakes in all files."""
+    mistakes: list[Mistake] = []
+    templates = _read_all(directory / "templates", mistakes)
+    sources = _read_all(directory / "tenants", mistakes)
+    if not sources and not mistakes:
+        mistakes.append(Mistake(str(directory / "tenants"), 1, 1, "holds no tenant file (*.yaml)"))
+    tenants: dict[str, Tenant] = {}
+    for source in sources.values():
+        tenant = _load_tenant(source, templates, defaults, mistakes)
+        if tenant is None:
+            continue
+        if tenant.name in tenants:
+            line, column = source.places["tenant",]
+            mistakes.append(Mistake(source.file, line, column, f"another file is tenant {tenant.name!r} already"))
+        tenants[tenant.name] = tenant
+    if mistakes:
+        raise PolicyError(sorted(set(mistakes)))
+    return Policies(tenants, _by_issuer(tenants), _version(directory))
+
+
+def _read_all(folder: Path, mistakes: list[Mistake]) -> dict[str, Source]:
+    sources: dict[str, Source] = {}
+    # A Kubernetes ConfigMap mounts its files as links into a hidden folder: skip the hidden names, follow links.
+    for path in sorted(folder.glob("*.yaml")):
+        if path.name.startswith(".") or path.name.endswith(".test.yaml"):
+            continue
+        try:
+            sources[path.stem] = read_source(path)
+        except SourceError as error:
+            mistakes.append(error.mistake)
+    return sources
+
+
+def _load_tenant(
+    source: Source, templates: Mapping[str, Source], defaults: Defaults, mistakes: list[Mistake]
+) -> Tenant | None:
+    before = len(mistakes)
+    merged = Merged()
+    for layer in _layers(source, templates, mistakes):
+        merged.put(layer)
+    tree = {key: value for key, value in merged.tree.items() if key != "extends"}
+    if "tenant" not in source.tree:
+        mistakes.append(Mistake(source.file, 1, 1, "names no tenant; add `tenant: NAME`"))
+    try:
+        file = TenantFile.model_validate(tree)
+    except ValidationError as error:
+        mistakes += _explained(error, merged)
+        return None
+    tenant = Compiling(file, merged.mistake, mistakes, defaults).tenant()
+    return tenant if len(mistakes) == before and file.enabled else None
+
+
+def _layers(source: Source, templates: Mapping[str, Source], mistakes: list[Mistake]) -> list[Source]:
+    """Return the file and what it extends, root first."""
+    layers, seen = [source], [Path(source.file).stem]
+    while (parent := layers[0].tree.get("extends")) is not None:
+        here = layers[0]
+        place = here.places["extends",]
+        if not isinstance(parent, str) or parent not in templates:
+            near = get_close_matches(str(parent), templates, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; there are: {', '.join(templates) or 'none'}"
+            mistakes.append(Mistake(here.file, *place, f"there is no template {parent!r}{hint}"))
+            break
+        if templates[parent] in layers:
+            mistakes.append(Mistake(here.file, *place, f"extends itself: {' → '.join([*seen, parent])}"))
+            break
+        seen.append(parent)
+        layers.insert(0, templates[parent])
+    return layers
+
+
+def _explained(error: ValidationError, merged: Merged) -> list[Mistake]:
+    mistakes = []
+    for each in error.errors(include_input=False, include_url=False):
+        route = tuple(each["loc"])
+        message = each["msg"].removeprefix("Value error, ")
+        if each["type"] == "extra_forbidden":
+            message = f"unknown key `{route[-1]}`{_meant(str(route[-1]), route)}"
+        elif each["type"] == "missing":
+            message = f"`{route[-1]}` is missing"
+        elif route and isinstance(route[-1], str):
+            message = f"`{route[-1]}`: {message[0].lower()}{message[1:]}"
+        mistakes.append(merged.mistake(route, message))
+    return mistakes
+
+
+def _meant(key: str, route: tuple[str | int, ...]) -> str:
+    """Return a hint at the known key that *key* resembles."""
+    shape: Any = TenantFile
+    for part in route[:-1]:
+        if isinstance(part, str) and hasattr(shape, "model_fields") and part in shape.model_fields:
+            shape = _inner_model(shape.model_fields[part].annotation)
+    near = get_close_matches(key, getattr(shape, "model_fields", {}), 1)
+    return f"; did you mean `{near[0]}`?" if near else ""
+
+
+def _inner_model(annotation: Any) -> Any:
+    if hasattr(annotation, "model_fields"):
+        return annotation
+    for inner in getattr(annotation, "__args__", ()):
+        found = _inner_model(inner)
+        if found is not None:
+            return found
+    return None
+
+
+def _by_issuer(tenants: Mapping[str, Tenant]) -> dict[str, tuple[Trust, ...]]:
+    index: dict[str, list[Trust]] = {}
+    for tenant in tenants.values():
+        for trust in tenant.trusts:
+            index.setdefault(trust.issuer, []).append(trust)
+    return {issuer: tuple(trusts) for issuer, trusts in index.items()}
+
+
+def _version(directory: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted([*directory.glob("templates/*.yaml"), *directory.glob("tenants/*.yaml")]):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,190 @@
+"""The tenant file's shape. What stands in `session` is ChatKit's create body and is checked apart."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    field_validator,
+    model_validator,
+)
+
+Algorithm = Literal[
+    "RS256",
+    "RS384",
+    "RS512",
+    "PS256",
+    "PS384",
+    "PS512",
+    "ES256",
+    "ES384",
+    "ES512",
+    "EdDSA",
+    "HS256",
+    "HS384",
+    "HS512",
+]
+TenantName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+"""Safe as a metric label, a Redis key and a path segment."""
+Text = Annotated[str, Field(min_length=1, max_length=2048)]
+Rate = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,8}/(second|minute|hour|day)$")]
+"""`10/minute`."""
+FileName = Annotated[Path, Field(strict=False)]
+
+
+class Shape(BaseModel):
+    """No unknown key, no coercion, no value repeated in an error."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
+
+
+class SecretRef(Shape):
+    """Where a secret is: `{env: NAME}` or `{file: PATH}`. Never the secret itself."""
+
+    env: Text | None = None
+    file: FileName | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> "SecretRef":
+        if (self.env is None) == (self.file is None):
+            raise ValueError("name the secret by one of {env: NAME} or {file: PATH}")
+        return self
+
+
+class IdentityEntry(Shape):
+    """Tokens that the tenant believes. Keys come from one of the five; discovery is the default."""
+
+    issuer: Text
+    audience: Text | Annotated[list[Text], Field(min_length=1)]
+    algorithms: Annotated[list[Algorithm], Field(min_length=1)]
+    discovery: Text | None = None
+    jwks_url: Text | None = None
+    jwks_file: FileName | None = None
+    jwks: dict[str, Any] | None = None
+    secret: SecretRef | None = None
+    match: Text | None = None
+    subject: Text | None = None
+    login: Text | None = None
+    typ: Text | None = None
+    leeway: Annotated[int, Field(ge=0, le=300)] = 30
+    max_age: Annotated[int, Field(ge=60, le=31 * 86_400)] = 86_400
+    session_ends_with_token: bool = False
+
+    @model_validator(mode="after")
+    def _one_source_of_keys(self) -> "IdentityEntry":
+        sources = [
+            name
+            for name in ("discovery", "jwks_url", "jwks_file", "jwks", "secret")
+            if getattr(self, name) is not None
+        ]
+        if len(sources) > 1:
+            raise ValueError(f"keys come from one place; keep one of {', '.join(sources)}")
+        symmetric = [name for name in self.algorithms if name.startswith("HS")]
+        if bool(symmetric) != (self.secret is not None) or (symmetric and len(symmetric) < len(self.algorithms)):
+            raise ValueError("HS algorithms go with `secret`, all others with published keys; the two never mix")
+        return self
+
+
+class UpstreamEntry(Shape):
+    """Who issues the sessions: OpenAI, or our own authority."""
+
+    kind: Literal["openai", "authority"] = "openai"
+    api_key: SecretRef | None = None
+    base_url: Text | None = None
+    project: Text | None = None
+    organization: Text | None = None
+    retry_creates: bool = False
+
+    @field_validator("base_url")
+    @classmethod
+    def _a_url(cls, url: str | None) -> str | None:
+        if url is not None and not url.startswith(("https://", "http://")):
+            raise ValueError("starts with https:// (or http:// on loopback)")
+        return url.rstrip("/") if url else url
+
+
+class Pseudonymous(Shape):
+    """Upstream gets an HMAC in place of the mapped user."""
+
+    key: SecretRef
+
+
+class RuleEntry(Shape):
+    """Merged over the session where `when` holds; or a denial with its public text."""
+
+    name: Text
+    when: Text
+    session: dict[str, Any] | None = None
+    deny: Text | None = None
+
+    @model_validator(mode="after")
+    def _does_one_thing(self) -> "RuleEntry":
+        if (self.session is None) == (self.deny is None):
+            raise ValueError("a rule has one of `session` or `deny`")
+        return self
+
+
+class RangeBound(Shape):
+    """A number that the caller may choose."""
+
+    min: float | None = None
+    max: float | None = None
+
+
+class TextBound(Shape):
+    """Free text that the caller may give, in characters."""
+
+    max_length: Annotated[int, Field(ge=1, le=4096)]
+
+
+def _kind_of_bound(entry: Any) -> str:
+    if isinstance(entry, list):
+        return "choices"
+    if isinstance(entry, dict):
+        return "text" if "max_length" in entry else "range"
+    return "any boolean"
+
+
+BoundEntry = Annotated[
+    Annotated[list[str | bool | int | float], Field(min_length=1), Tag("choices")]
+    | Annotated[RangeBound, Tag("range")]
+    | Annotated[TextBound, Tag("text")]
+    | Annotated[Literal[True], Tag("any boolean")],
+    Discriminator(_kind_of_bound),
+]
+
+
+class LiveSessions(Shape):
+    """How many sessions a user may hold at once, and what gives way."""
+
+    max: Annotated[int, Field(ge=1, le=1000)]
+    excess: Literal["refuse", "cancel_oldest"] = "refuse"
+
+
+class QuotaEntry(Shape):
+    """How many mints per window, and how many live sessions."""
+
+    mints: list[Rate] = []
+    live_sessions: LiveSessions | None = None
+
+
+class TenantFile(Shape):
+    """A tenant's file with its templates merged in."""
+
+    tenant: TenantName
+    enabled: bool = True
+    identity: Annotated[list[IdentityEntry], Field(min_length=1)]
+    upstream: UpstreamEntry = UpstreamEntry()
+    user: Text | None = None
+    pseudonymous: Pseudonymous | None = None
+    session: dict[str, Any]
+    rules: list[RuleEntry] = []
+    client_may: dict[str, BoundEntry] = {}
+    quota: QuotaEntry = QuotaEntry()
+    expose_state_variables: bool = False
+    on_drift: Literal["report", "cancel"] = "report"

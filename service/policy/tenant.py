@@ -1,0 +1,78 @@
+"""A tenant, compiled: everything a decision needs, with nothing left to parse or to look up."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import SecretStr
+
+from service.contract import Flat, Path
+from service.policy.expressions import Computed, Expression
+from service.principal import Trust
+from service.session import Account, Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """Part of a create body: values that stand, and values that depend on the caller."""
+
+    constant: Flat
+    computed: Mapping[Path, Computed]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Where `when` holds, `session` is merged over what came before, or the caller is denied."""
+
+    name: str
+    when: Expression
+    session: Body | None
+    deny: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What a caller may set a field to: one of `choices`, a number in a range, or text up to a length."""
+
+    choices: tuple[Any, ...] | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    max_length: int | None = None
+
+    def allows(self, value: Any) -> bool:
+        """Return whether *value* is within the bound. `True` is no 1 here."""
+        if self.choices is not None:
+            return any(type(value) is type(choice) and value == choice for choice in self.choices)
+        if self.max_length is not None:
+            return isinstance(value, str) and len(value) <= self.max_length
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        return (self.minimum is None or value >= self.minimum) and (self.maximum is None or value <= self.maximum)
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """One tenant's policy, ready to decide."""
+
+    name: str
+    trusts: tuple[Trust, ...]
+    account: Account
+    user: Expression | None
+    pseudonym_key: SecretStr | None
+    session: Body
+    rules: tuple[Rule, ...]
+    client_may: Mapping[Path, Bound]
+    limits: Limits
+    expose_state_variables: bool
+    on_drift: Literal["report", "cancel"]
+
+
+@dataclass(frozen=True, slots=True)
+class Policies:
+    """All tenants of one load: a request sees one of these from beginning to end."""
+
+    tenants: Mapping[str, Tenant]
+    trusts: Mapping[str, tuple[Trust, ...]]
+    """By issuer."""
+    version: str = field(default="")
+    """A hash of the files, the same on every replica that read the same files."""

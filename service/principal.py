@@ -1,0 +1,91 @@
+"""Who is asking, and whom a tenant believes: frozen values, no behaviour."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+
+Claims = Mapping[str, Any]
+"""The payload of a token whose signature, issuer, audience and times were verified."""
+
+
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    """Keys by way of the issuer's configuration document (OIDC Discovery 1.0 §4), which must name *issuer*."""
+
+    issuer: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class JwksUrl:
+    """Keys from a JWK Set over HTTP."""
+
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class JwksFile:
+    """Keys from a JWK Set in a file, read again when it changes."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class InlineJwks:
+    """Keys written into the tenant file itself: the JWK Set's canonical JSON text."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class SharedSecret:
+    """One secret for the HS algorithms, at least 32 bytes (RFC 7518 §3.2)."""
+
+    secret: SecretStr
+
+
+KeySource = Discovery | JwksUrl | JwksFile | InlineJwks | SharedSecret
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """One `identity` entry of a tenant: which tokens it believes, and what it reads in them.
+
+    `matches`, `subject` and `login` are compiled expressions over verified claims; each raises `ValueError`
+    where it can't be evaluated, and what `subject` and `login` return is not checked yet. Durations are seconds.
+    """
+
+    tenant: str
+    issuer: str
+    audiences: frozenset[str]
+    algorithms: frozenset[str]
+    keys: KeySource
+    matches: Callable[[Claims], bool]
+    subject: Callable[[Claims], Any]
+    login: Callable[[Claims], Any]
+    typ: str | None = None
+    leeway: float = 30.0
+    max_age: float = 86_400.0
+    session_ends_with_token: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """An authenticated caller of one tenant.
+
+    `login` is the identity provider's session (`sid`), None where the tokens carry none. `issued_at` and
+    `expires_at` are the token's, in Unix seconds; `fence_for` is how long a logout must be remembered so that
+    no older token outlives it.
+    """
+
+    tenant: str
+    subject: str
+    login: str | None
+    issued_at: float
+    expires_at: float
+    fence_for: float
+    ends_with_token: bool
+    claims: Claims = field(repr=False)

@@ -1,0 +1,1 @@
+"""The use cases: mint, list, cancel, log out, sweep."""

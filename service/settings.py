@@ -1,0 +1,119 @@
+"""Environment → Settings. Every mistake is reported at once; nothing else reads the environment."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+
+PREFIX = "CHATKIT_MINT_"
+UNPREFIXED = {"openai_api_key": "OPENAI_API_KEY", "openai_base_url": "OPENAI_BASE_URL"}
+"""These keep the meaning that OpenAI's own tools give them."""
+
+Port = Annotated[int, Field(ge=0, le=65_535)]
+Seconds = Annotated[float, Field(gt=0, le=600)]
+
+
+class SettingsError(ValueError):
+    """The environment is wrong; one line a mistake."""
+
+    def __init__(self, mistakes: list[str]) -> None:
+        super().__init__("\n".join(mistakes))
+        self.mistakes = mistakes
+
+
+class Settings(BaseModel):
+    """How this process runs. Each is read from `CHATKIT_MINT_<NAME>`, or from the file `…_FILE` names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    config_dir: Path = Path("config")
+    """Holds `tenants/` and `templates/`."""
+    redis_url: SecretStr | None = None
+    """`redis://`, `rediss://` or `unix://`; without it a private redis-server is started."""
+    redis_dir: Path = Path("var/redis")
+    """Where the private redis-server keeps its append-only file."""
+    redis_timeout: Seconds = 1.0
+    """Longest wait for one answer of Redis, in seconds."""
+    redis_connections: Annotated[int, Field(ge=1, le=10_000)] = 50
+    host: str = "127.0.0.1"
+    port: Port = 8080
+    ops_host: str = "127.0.0.1"
+    ops_port: Port = 9464
+    admin_key: SecretStr | None = None
+    """Opens the admin routes of the operations listener; without it there are none."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["json", "console"] = "json"
+    upstream_timeout: Seconds = 10.0
+    """Longest wait for upstream's whole answer, in seconds."""
+    logout_wait: Seconds = 5.0
+    """How long a logout waits for upstream to confirm its cancels, in seconds; the rest is retried."""
+    shutdown_grace: Seconds = 15.0
+    """How long requests in flight may take to finish after SIGTERM, in seconds."""
+    openai_api_key: SecretStr | None = None
+    openai_base_url: str = "https://api.openai.com/v1"
+
+    @field_validator("redis_url")
+    @classmethod
+    def _a_redis_url(cls, url: SecretStr | None) -> SecretStr | None:
+        if url and not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("starts with redis://, rediss:// or unix://")
+        return url
+
+    @field_validator("openai_base_url")
+    @classmethod
+    def _a_base_url(cls, url: str) -> str:
+        if not url.startswith(("https://", "http://")):
+            raise ValueError("starts with https:// (or http:// on loopback)")
+        return url.rstrip("/")
+
+    @field_validator("admin_key")
+    @classmethod
+    def _a_long_key(cls, key: SecretStr | None) -> SecretStr | None:
+        if key and len(key.get_secret_value()) < 16:  # noqa: PLR2004
+            raise ValueError("has at least 16 characters")
+        return key
+
+
+def variable(name: str) -> str:
+    """Return the environment variable of a setting."""
+    return UNPREFIXED.get(name, PREFIX + name.upper())
+
+
+def load_settings(environ: Mapping[str, str], **defaults: str) -> Settings:
+    """Read every setting; raise `SettingsError` that lists all mistakes, by the variable's name.
+
+    *defaults* hold where the environment says nothing.
+    """
+    mistakes: list[str] = []
+    given: dict[str, str] = {}
+    known = {variable(name): name for name in Settings.model_fields}
+    for key, value in environ.items():
+        name = known.get(key.removesuffix("_FILE"))
+        if name is None:
+            if key.startswith(PREFIX):
+                mistakes.append(f"{key}: there is no such setting")
+        elif not key.endswith("_FILE"):
+            given[name] = value
+        elif key.removesuffix("_FILE") in environ:
+            mistakes.append(f"{key}: {key.removesuffix('_FILE')} is set too; keep one of them")
+        else:
+            try:
+                given[name] = Path(value).read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                mistakes.append(f"{key}: can't read {value}: {getattr(error, 'strerror', None) or error}")
+    given = {**defaults, **{name: value for name, value in given.items() if value != ""}}
+    try:
+        settings = Settings.model_validate(given)
+    except ValidationError as error:
+        mistakes += [
+            f"{variable(str(e['loc'][0]))}: {_plain(e['msg'])}" for e in error.errors(include_input=False)
+        ]
+        raise SettingsError(sorted(mistakes)) from None
+    if mistakes:
+        raise SettingsError(sorted(mistakes))
+    return settings
+
+
+def _plain(message: str) -> str:
+    return message.removeprefix("Value error, ").removeprefix("Input should be ")

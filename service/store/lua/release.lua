@@ -1,0 +1,12 @@
+-- Give a claimed user back: with a delay, or for good when nothing is left. If somebody queued more meanwhile the
+-- score has changed, and theirs stands.
+--
+-- KEYS: due
+-- ARGV: user, the claim's score, delay (ms; negative: nothing is left)
+local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
+if not score or tonumber(score) ~= tonumber(ARGV[2]) then return 0 end
+if tonumber(ARGV[3]) < 0 then return redis.call('ZREM', KEYS[1], ARGV[1]) end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('ZADD', KEYS[1], string.format('%.0f', now + tonumber(ARGV[3])), ARGV[1])
+return 1

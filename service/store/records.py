@@ -1,0 +1,120 @@
+"""How keys and entries are written in Redis.
+
+    cm:{<tenant>:<digest of the subject>}:live      hash: session id → record, and lease → its end
+    cm:{…}:queue                                    hash: session id → attempts|reason|record
+    cm:{…}:fence                                    hash: '*' → time (ms), 's'<login> → 1
+    cm:{…}:rate:<n>                                 when window n is full again (ms)
+    cm:due:<shard>                                  sorted set: user → next attempt (ms)
+
+A record is `expires|issued (ms)|created|login|workflow|user`. It is text, not JSON, since Lua reads it on every
+mint. All keys of a user share a hash tag, and so a slot. The subject is hashed: it may hold any character and be
+256 long, and keys are shown in many places.
+"""
+
+import hashlib
+from base64 import urlsafe_b64encode
+from dataclasses import dataclass
+from typing import Final
+
+from service.session import Live
+
+SHARDS: Final = 8
+"""Of the due list, so that one large logout isn't one hot slot."""
+LEASE_MARK: Final = "~"
+"""Leads the field of a lease: no session id of upstream's starts with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class UserKeys:
+    """The Redis keys of one user of one tenant."""
+
+    tag: str
+    """`tenant:digest`, also the user's name on the due list."""
+
+    @classmethod
+    def of(cls, tenant: str, subject: str) -> "UserKeys":
+        """Return the keys of *subject*."""
+        digest = hashlib.blake2b(subject.encode(), digest_size=16).digest()
+        return cls(f"{tenant}:{urlsafe_b64encode(digest).rstrip(b'=').decode()}")
+
+    @property
+    def tenant(self) -> str:
+        """The tenant's name."""
+        return self.tag.partition(":")[0]
+
+    @property
+    def live(self) -> str:
+        """Live sessions and leases."""
+        return f"cm:{{{self.tag}}}:live"
+
+    @property
+    def queue(self) -> str:
+        """Sessions still to be cancelled."""
+        return f"cm:{{{self.tag}}}:queue"
+
+    @property
+    def fence(self) -> str:
+        """Logins that were logged out."""
+        return f"cm:{{{self.tag}}}:fence"
+
+    def rate(self, index: int) -> str:
+        """Return the key of one rate window."""
+        return f"cm:{{{self.tag}}}:rate:{index}"
+
+    @property
+    def due(self) -> str:
+        """The shard of the due list that holds this user."""
+        return due_shard(hashlib.blake2b(self.tag.encode(), digest_size=2).digest()[0] % SHARDS)
+
+
+def due_shard(number: int) -> str:
+    """Return the key of one shard of the due list."""
+    return f"cm:due:{number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """A session waiting to be cancelled. `expires_at` is in Unix seconds."""
+
+    id: str
+    attempts: int
+    reason: str
+    live: Live
+
+    @property
+    def expires_at(self) -> int:
+        """When waiting ends by itself."""
+        return self.live.expires_at
+
+
+def escape(text: str) -> str:
+    """Return *text* without the separator."""
+    return text.replace("%", "%25").replace("|", "%7C")
+
+
+def _unescape(text: str) -> str:
+    return text.replace("%7C", "|").replace("%25", "%")
+
+
+def write_record(live: Live, issued_ms: int) -> str:
+    """Return the record of a live session. The user stands last and needs no escaping."""
+    login = escape(live.login or "")
+    return f"{live.expires_at}|{issued_ms}|{live.created_at}|{login}|{escape(live.workflow)}|{live.user}"
+
+
+def read_record(session_id: str, record: str) -> Live | None:
+    """Return the session of a record; None for a lease."""
+    parts = record.split("|", 5)
+    if len(parts) < 6:  # noqa: PLR2004
+        return None
+    expires, _, created, login, workflow, user = parts
+    return Live(session_id, user, _unescape(workflow), _unescape(login) or None, int(created), int(expires))
+
+
+def read_queued(session_id: str, entry: str) -> Queued:
+    """Return the session of a queue entry."""
+    attempts, reason, record = entry.split("|", 2)
+    live = read_record(session_id, record)
+    if live is None:
+        raise ValueError(f"queue entry of {session_id} holds no record")
+    return Queued(session_id, int(attempts), reason, live)

@@ -1,0 +1,154 @@
+"""What is live and who may mint: admit, record, list, log out.
+
+Every step that must be one step is one Lua call.
+"""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from redis.asyncio import Redis
+
+from service.errors import LoginRevoked, RateLimited, StoreUnavailable, TooManyLiveSessions
+from service.observe.metrics import Metrics
+from service.principal import Principal
+from service.session import Limits, Live, Window
+from service.store.connect import store_errors
+from service.store.records import LEASE_MARK, Queued, UserKeys, escape, read_queued, read_record, write_record
+from service.store.scripts import lua
+
+KEEP: Final = 60
+"""Seconds that a record outlives its session: our clock, Redis's and upstream's differ."""
+
+
+@dataclass(frozen=True, slots=True)
+class WindowState:
+    """Where the caller stands in one rate window: what is left, and seconds until it is full again."""
+
+    window: Window
+    left: int
+    reset: float
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A reserved slot: record turns it into a live session, or it lapses."""
+
+    keys: UserKeys
+    lease: str = field(repr=False)
+    windows: tuple[WindowState, ...]
+
+
+class SessionStore:
+    """Sessions, fences and limits of every user. Each method raises `StoreUnavailable` when Redis fails."""
+
+    def __init__(self, redis: Redis, metrics: Metrics) -> None:
+        self._redis = redis
+        self._metrics = metrics
+        self._admit = redis.register_script(lua("admit"))
+        self._record = redis.register_script(lua("record"))
+        self._revoke = redis.register_script(lua("revoke"))
+        self._retire = redis.register_script(lua("retire"))
+
+    async def admit(self, principal: Principal, limits: Limits, *, lease_seconds: int) -> Admission:
+        """Reserve a slot for one mint.
+
+        Raises `LoginRevoked`, `RateLimited` or `TooManyLiveSessions`, the latter two with when to come back.
+        """
+        keys = UserKeys.of(principal.tenant, principal.subject)
+        lease = LEASE_MARK + secrets.token_urlsafe(9)
+        refuse_at = limits.live if limits.live and limits.excess == "refuse" else 0
+        windows = [number for window in limits.mints for number in (window.count, window.seconds)]
+        async with store_errors(self._metrics):
+            verdict, wait, *states = await self._admit(
+                [keys.live, keys.fence, *(keys.rate(index) for index in range(len(limits.mints)))],
+                [*_login(principal), lease, lease_seconds, refuse_at, *windows],
+            )
+        if verdict == b"revoked":
+            raise LoginRevoked("fenced at admit")
+        standing = tuple(
+            WindowState(window, states[2 * index], states[2 * index + 1] / 1000)
+            for index, window in enumerate(limits.mints)
+        )
+        if verdict == b"rate":
+            raise RateLimited(retry_after=wait / 1000, headers=rate_headers(standing))
+        if verdict == b"live":
+            raise TooManyLiveSessions(retry_after=wait / 1000, headers=rate_headers(standing))
+        return Admission(keys, lease, standing)
+
+    async def record(self, principal: Principal, admission: Admission, live: Live, limits: Limits) -> list[str]:
+        """Make the new session known; return the ids of older ones that had to give way and are queued.
+
+        Raises `LoginRevoked` where a logout came between, and `StoreUnavailable` where Redis no longer knows the
+        lease: either way the session must be cancelled and its secret must not leave.
+        """
+        keys = admission.keys
+        login, issued = _login(principal)
+        give_way = limits.live if limits.live and limits.excess == "cancel_oldest" else 0
+        record = write_record(live, int(issued))
+        async with store_errors(self._metrics):
+            verdict, *evicted = await self._record(
+                [keys.live, keys.fence, keys.queue],
+                [login, issued, admission.lease, live.id, record, live.expires_at, give_way, KEEP],
+            )
+        if verdict == b"revoked":
+            raise LoginRevoked("fenced at record: a logout came while the session was being created")
+        if verdict == b"lost":
+            raise StoreUnavailable("Redis no longer knows the lease")
+        return [each.decode() for each in evicted]
+
+    async def forgo(self, admission: Admission) -> None:
+        """Give an unused slot back."""
+        async with store_errors(self._metrics):
+            await self._redis.hdel(admission.keys.live, admission.lease)
+
+    async def live(self, keys: UserKeys, *, now: float) -> list[Live]:
+        """Return the user's live sessions, newest first; *now* is in Unix seconds."""
+        async with store_errors(self._metrics):
+            entries: Any = await self._redis.hgetall(keys.live)
+        sessions = [read_record(name.decode(), entry.decode()) for name, entry in entries.items()]
+        known = [session for session in sessions if session and session.expires_at > now]
+        return sorted(known, key=lambda session: (session.created_at, session.id), reverse=True)
+
+    async def revoke(
+        self, keys: UserKeys, *, login: str | None, issued_at: float, remember: float, reason: str
+    ) -> list[Queued]:
+        """Fence a login (None: all of the user's), queue its live sessions and return what is to be cancelled.
+
+        *issued_at* is the asking token's `iat` (Unix seconds, 0: none), *remember* how long the fence stands (s).
+        """
+        async with store_errors(self._metrics):
+            answer: Sequence[bytes] = await self._revoke(
+                [keys.live, keys.fence, keys.queue],
+                [escape(login or ""), int(issued_at * 1000), int(remember) + 1, reason, KEEP],
+            )
+        return [read_queued(answer[i].decode(), answer[i + 1].decode()) for i in range(0, len(answer), 2)]
+
+    async def retire(self, keys: UserKeys, session_id: str, *, reason: str) -> Queued | None:
+        """Queue one live session to be cancelled; None where the user has no such session."""
+        async with store_errors(self._metrics):
+            entry: bytes | None = await self._retire([keys.live, keys.queue], [session_id, reason, KEEP])
+        return None if entry is None else read_queued(session_id, entry.decode())
+
+    async def ping(self) -> None:
+        """Ask whether Redis answers."""
+        async with store_errors(self._metrics):
+            await self._redis.ping()
+
+
+def _login(principal: Principal) -> tuple[str, int]:
+    """Return what the fence is compared with: the login, and when its token was issued (ms)."""
+    return escape(principal.login or ""), int(principal.issued_at * 1000)
+
+
+def rate_headers(states: Sequence[WindowState]) -> dict[str, str]:
+    """Return `RateLimit` and `RateLimit-Policy` (IETF httpapi draft): an item a window, times in whole seconds."""
+    if not states:
+        return {}
+    names = [f"mint-{state.window.seconds}" if len(states) > 1 else "mint" for state in states]
+    pairs: list[tuple[str, Any]] = list(zip(names, states, strict=True))
+    return {
+        "RateLimit-Policy": ", ".join(f'"{name}";q={s.window.count};w={s.window.seconds}' for name, s in pairs),
+        "RateLimit": ", ".join(f'"{name}";r={s.left};t={-int(-s.reset // 1)}' for name, s in pairs),
+    }

@@ -1,0 +1,1 @@
+"""Who issues sessions: the wire contract, OpenAI over HTTP, our own authority."""

@@ -1,0 +1,1 @@
+"""Our own session authority: ChatKit sessions with upstream's contract, kept in Redis."""

@@ -1,0 +1,134 @@
+"""Upstream's answers → our values, tolerant of every contradiction in its documents.
+
+What we can't do without is refused (`client_secret`, `id`); what is missing or of the wrong kind otherwise is
+filled from what we asked for; what we don't know is left out.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final, TypeGuard
+
+from service.contract import MAX_NAME, CreateSession
+from service.errors import UpstreamInvalid
+from service.session import Minted, Session, Status
+
+MAX_SECRET: Final = 4096
+"""Characters; the secret is opaque, but not endless."""
+
+
+def read_minted(answer: Any, body: CreateSession, *, now: float, request_id: str | None) -> Minted:
+    """Return the new session; *now* is when its creation was asked for (Unix seconds).
+
+    Raises `UpstreamInvalid` without a secret (nothing to hand out) or an id (nothing to revoke by).
+    """
+    if not isinstance(answer, dict):
+        raise UpstreamInvalid("create answered no JSON object")
+    secret, session_id = answer.get("client_secret"), answer.get("id")
+    if not isinstance(session_id, str) or not 0 < len(session_id) <= MAX_NAME or not session_id.isascii():
+        raise UpstreamInvalid("create answered no id; the session can't be revoked")
+    if not isinstance(secret, str) or not 0 < len(secret) <= MAX_SECRET:
+        raise UpstreamInvalid("create answered no client_secret")
+    session = _session(answer, session_id, body, int(now) + _seconds(answer, body))
+    return Minted(session, secret, request_id)
+
+
+def read_cancelled(answer: Any, session_id: str) -> Session:
+    """Return the cancelled session. Any 2xx means cancelled, whatever the body says."""
+    fields = answer if isinstance(answer, dict) else {}
+    user = fields.get("user")
+    asked: CreateSession = {"user": user if isinstance(user, str) else "", "workflow": {"id": ""}}
+    session = _session(fields, session_id, asked, 0)
+    return Session(
+        id=session.id,
+        user=session.user,
+        expires_at=session.expires_at,
+        status=Status.CANCELLED,
+        workflow=session.workflow,
+        rate_limits=session.rate_limits,
+        chatkit_configuration=session.chatkit_configuration,
+    )
+
+
+def _session(answer: Mapping[str, Any], session_id: str, body: CreateSession, expires_at: int) -> Session:
+    expires, user, status = answer.get("expires_at"), answer.get("user"), answer.get("status")
+    return Session(
+        id=session_id,
+        user=user if isinstance(user, str) and user else body["user"],
+        expires_at=int(expires) if _number(expires) and expires > 0 else expires_at,
+        status=Status(status) if status in list(Status) else Status.ACTIVE,
+        workflow=_workflow(_map(answer, "workflow"), body),
+        rate_limits=_rate_limits(answer, body),
+        chatkit_configuration=_configuration(_map(answer, "chatkit_configuration"), body),
+    )
+
+
+def _seconds(answer: Mapping[str, Any], body: CreateSession) -> int:
+    """Return how long the session lives: older documents answer `expires_after` (a number) for `expires_at`."""
+    asked = body["expires_after"]["seconds"] if "expires_after" in body else 600
+    told = answer.get("expires_after")
+    return int(told) if _number(told) and told > 0 else asked
+
+
+def _workflow(told: Mapping[str, Any], body: CreateSession) -> dict[str, Any]:
+    asked: Mapping[str, Any] = body["workflow"]
+    state = told.get("state_variables", asked.get("state_variables"))
+    return {
+        "id": _text(told.get("id")) or asked["id"],
+        "version": _text(told.get("version")) or asked.get("version"),
+        "state_variables": state if isinstance(state, dict) else None,
+        "tracing": {"enabled": _enabled(told, asked, "tracing", otherwise=True)},
+    }
+
+
+def _rate_limits(answer: Mapping[str, Any], body: CreateSession) -> dict[str, Any]:
+    name = "max_requests_per_1_minute"
+    asked = body["rate_limits"].get(name, 10) if "rate_limits" in body else 10
+    for told in (_map(answer, "rate_limits").get(name), answer.get(name)):
+        if _number(told):
+            return {name: int(told)}
+    return {name: asked}
+
+
+def _configuration(told: Mapping[str, Any], body: CreateSession) -> dict[str, Any]:
+    asked: Mapping[str, Any] = body.get("chatkit_configuration", {})
+    upload, upload_asked = _map(told, "file_upload"), _map(asked, "file_upload")
+    history, history_asked = _map(told, "history"), _map(asked, "history")
+    return {
+        "automatic_thread_titling": {
+            "enabled": _enabled(told, asked, "automatic_thread_titling", otherwise=True),
+        },
+        "file_upload": {
+            "enabled": _enabled(told, asked, "file_upload", otherwise=False),
+            "max_file_size": _count(upload, upload_asked, "max_file_size", 512),
+            "max_files": _count(upload, upload_asked, "max_files", 10),
+        },
+        "history": {
+            "enabled": _enabled(told, asked, "history", otherwise=True),
+            "recent_threads": _count(history, history_asked, "recent_threads", None),
+        },
+    }
+
+
+def _enabled(told: Mapping[str, Any], asked: Mapping[str, Any], name: str, *, otherwise: bool) -> bool:
+    for side in (told, asked):
+        value = _map(side, name).get("enabled")
+        if isinstance(value, bool):
+            return value
+    return otherwise
+
+
+def _count(told: Mapping[str, Any], asked: Mapping[str, Any], name: str, otherwise: int | None) -> int | None:
+    value = told.get(name, asked.get(name, otherwise))
+    return int(value) if _number(value) else None
+
+
+def _map(fields: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = fields.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _number(value: Any) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
