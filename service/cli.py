@@ -87,9 +87,8 @@ def check(
             print(orjson.dumps({"ok": False, "mistakes": mistakes}).decode())
         else:
             print(error)
-            print(
-                f"\n{len(error.mistakes)} mistake{'s' if len(error.mistakes) > 1 else ''}; nothing would be loaded."
-            )
+            count = len(error.mistakes)
+            print(f"\n{count} mistake{'s' if count > 1 else ''}; nothing would be loaded.")
         raise typer.Exit(1) from None
     if as_json:
         print(

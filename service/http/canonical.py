@@ -66,6 +66,7 @@ class CanonicalLine:
                     route=route,
                     method=_method(scope),
                     status=status,
+                    outcome=scope.get(REFUSAL_KEY, "ok"),
                     duration_ms=round(took * 1000, 2),
                     **{name: fact for name, fact in facts.items() if fact is not None},
                 )

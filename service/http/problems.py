@@ -55,7 +55,7 @@ def problem(refusal: Refusal, request: Request) -> Response:
     """Return the answer of a refusal; note its reason for the log."""
     code = refusal.code
     request.scope[REFUSAL_KEY] = code
-    note(code=code, reason=refusal.reason, field=refusal.field)
+    note(reason=refusal.reason, field=refusal.field)
     request_id = request.scope.get("state", {}).get("request_id")
     body: dict[str, Any] = {
         "type": f"/docs#{code}",

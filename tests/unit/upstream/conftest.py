@@ -1,40 +1,18 @@
-"""A private Redis for these tests, and the authority on it with a clock that only a test turns."""
+"""The authority, with a clock that only a test turns."""
 
 import asyncio
 import socket
-import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Literal
 
 import pytest
 import uvicorn
 from redis.asyncio import Redis
-from service.upstream.authority.sessions import Authority
 from starlette.types import ASGIApp
 
-
-@pytest.fixture(scope="session")
-def redis_socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    home = tmp_path_factory.mktemp("redis")
-    socket = home / "redis.sock"
-    options = ["--port", "0", "--unixsocket", str(socket), "--dir", str(home), "--save", "", "--appendonly", "no"]
-    with subprocess.Popen(["redis-server", *options], stdout=subprocess.PIPE, text=True) as server:
-        try:
-            assert server.stdout
-            assert any("ready to accept connections" in line.lower() for line in server.stdout)
-            yield socket
-        finally:
-            server.terminate()
-
-
-@pytest.fixture
-async def redis(redis_socket: Path) -> AsyncIterator[Redis]:
-    async with Redis(unix_socket_path=str(redis_socket)) as client:
-        await client.flushall()
-        yield client
+from service.upstream.authority.sessions import Authority
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+
 from service.upstream.authority import sessions
 from service.upstream.authority.sessions import Authority
 from service.upstream.authority.wire import WireError

@@ -14,10 +14,11 @@ import pytest
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from starlette.types import ASGIApp
+
 from service.upstream.authority.app import create_authority_app
 from service.upstream.authority.faults import Faults, parse_faults
 from service.upstream.authority.sessions import Authority
-from starlette.types import ASGIApp
 
 SESSIONS = "/v1/chatkit/sessions"
 BODY: dict[str, Any] = {"user": "acme:ada", "workflow": {"id": "wf_support"}}

@@ -8,6 +8,7 @@ import httpx2
 import openai
 import pytest
 from openai import AsyncOpenAI
+
 from service.upstream.authority.app import create_authority_app
 from service.upstream.authority.faults import Faults
 from service.upstream.authority.sessions import Authority

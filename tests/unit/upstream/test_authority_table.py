@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 import pytest
+
 from service.upstream.authority.sessions import Authority
 from service.upstream.authority.wire import WireError
 

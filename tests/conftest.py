@@ -1,0 +1,33 @@
+"""A real Redis for every test that asks for one."""
+
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from service.store.private import find_redis_server
+
+
+@pytest.fixture(scope="session")
+def redis_socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The socket of a redis-server that lives as long as the test run."""
+    home = tmp_path_factory.mktemp("redis")
+    socket = home / "redis.sock"
+    options = ["--port", "0", "--unixsocket", str(socket), "--dir", str(home), "--save", "", "--appendonly", "no"]
+    with subprocess.Popen([str(find_redis_server()), *options], stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout
+            assert any("ready to accept connections" in line.lower() for line in server.stdout)
+            yield socket
+        finally:
+            server.terminate()
+
+
+@pytest.fixture
+async def redis(redis_socket: Path) -> AsyncIterator[Redis]:
+    """A client of it, with nothing stored yet."""
+    async with Redis(unix_socket_path=str(redis_socket)) as client:
+        await client.flushall()
+        yield client

@@ -1,0 +1,82 @@
+"""The real commands, as processes of their own."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import httpx2
+
+COMMAND = [sys.executable, "-m", "service"]
+START_TIMEOUT = 30.0
+ROOT = Path(__file__).parents[2]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def clean_environ(**changes: str) -> dict[str, str]:
+    """The environment without what would configure the service."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CHATKIT_MINT_", "OPENAI_"))}
+    return {**kept, **changes}
+
+
+class Process:
+    """A command under way; its output goes to a file, so that nobody has to read a pipe."""
+
+    def __init__(self, *arguments: str, output: Path, environ: Mapping[str, str], cwd: Path = ROOT) -> None:
+        self.output = output
+        with output.open("ab") as sink:
+            self.popen = subprocess.Popen(
+                [*COMMAND, *arguments],
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env=dict(environ),
+                cwd=cwd,
+                start_new_session=True,
+            )
+
+    def text(self) -> str:
+        return self.output.read_text()
+
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        """Wait until the output matches; fail with the output where the process ends first."""
+        deadline = time.monotonic() + START_TIMEOUT
+        while time.monotonic() < deadline:
+            if found := re.search(pattern, self.text()):
+                return found
+            if self.popen.poll() is not None:
+                break
+            time.sleep(0.02)
+        raise AssertionError(f"no {pattern!r} in the output:\n{self.text()}")
+
+    def wait_ready(self, url: str) -> None:
+        """Wait until *url* answers 200."""
+        deadline = time.monotonic() + START_TIMEOUT
+        while time.monotonic() < deadline and self.popen.poll() is None:
+            try:
+                if httpx2.get(url, timeout=2.0).status_code == httpx2.codes.OK:
+                    return
+            except httpx2.TransportError:
+                pass
+            time.sleep(0.02)
+        raise AssertionError(f"{url} did not get ready:\n{self.text()}")
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal, wait for the end, and return the exit code."""
+        if self.popen.poll() is None:
+            self.popen.send_signal(number)
+        try:
+            return self.popen.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            self.popen.kill()
+            raise
