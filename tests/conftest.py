@@ -1,13 +1,23 @@
-"""A real Redis for every test that asks for one."""
+"""A real Redis for every test that asks for one; and in CI, no test is skipped."""
 
+import os
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
 
 from service.store.private import find_redis_server
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Turn a skip into a failure in CI: there, every tool that a test needs is installed."""
+    report = yield
+    if report.skipped and os.environ.get("CI") and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+    return report
 
 
 @pytest.fixture(scope="session")
