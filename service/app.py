@@ -4,10 +4,11 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import httpx2
+import structlog
 from redis.asyncio import Redis
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -17,11 +18,16 @@ from starlette.types import Lifespan
 
 from service.errors import Refusal
 from service.http.canonical import CanonicalLine
+from service.http.credentials import Credentials
 from service.http.operations import OperationsApi
 from service.http.problems import answer_http_exception, answer_refusal
 from service.http.public import PublicApi
+from service.http.servers import ServersApi
 from service.identity.authenticate import Authenticator
+from service.identity.jwk import jwks_problem
 from service.identity.keys import KeyCache
+from service.identity.visitors import VisitorCookies
+from service.observe.logs import where
 from service.observe.metrics import Metrics
 from service.policy.compile import Defaults
 from service.policy.load import load_policies
@@ -32,15 +38,20 @@ from service.sessions.logout import Logout
 from service.sessions.mint import Mint
 from service.sessions.sweep import Sweeper
 from service.settings import Settings
-from service.store.connect import connect
+from service.store.connect import RedisGuard, connect
+from service.store.limits import AddressLimits
 from service.store.queue import CancelQueue
 from service.store.sessions import SessionStore
+from service.transport import make_transport
 from service.upstream.authority.issuer import AuthoritySessions
 from service.upstream.authority.sessions import Authority
 from service.upstream.issuer import SessionIssuer  # noqa: TC001  (the composition root names what it composes)
 from service.upstream.openai import OpenAISessions
-from service.upstream.transport import make_transport
 
+log = structlog.get_logger()
+
+FINISH = 5.0
+"""Seconds at shutdown for what nobody waits for: a cancel that is queued anyway, a record to be put right."""
 LEASE_MARGIN = 15
 """Seconds that a reserved slot outlasts the longest upstream call: recording must find it."""
 
@@ -52,10 +63,14 @@ class State:
     policies: Policies
     draining: bool = False
 
-    def account_of(self, tenant: str) -> Account | None:
-        """Return a tenant's account as the policies stand now."""
+    def drain(self) -> None:
+        """Tell load balancers, by way of `/readyz`, to look for another."""
+        self.draining = True
+
+    def account_at(self, tenant: str, place: str) -> Account | None:
+        """Return a tenant's account at *place*, where a session was issued; None where it has moved away."""
         found = self.policies.tenants.get(tenant)
-        return found.account if found else None
+        return found.account if found and found.account.place == place else None
 
 
 def create_app(
@@ -71,8 +86,7 @@ def create_app(
     *environ* is what tenant files may name secrets from. *redis*, *transport* (to upstreams and issuers) and
     *clock* are for tests. Raises `PolicyError` where the tenant files are wrong.
     """
-    defaults = Defaults(environ or {}, settings.openai_api_key, settings.openai_base_url)
-    state = State(load_policies(settings.config_dir, defaults))
+    state = State(load_policies(settings.config_dir, defaults_of(settings, environ or {})))
     metrics = Metrics()
     redis = redis or _connect(settings)
     transport = transport or make_transport()
@@ -81,42 +95,64 @@ def create_app(
         "authority": AuthoritySessions(Authority(redis, clock=clock), metrics, clock=clock),
     }
     keys = KeyCache(transport, metrics)
-    store, queue = SessionStore(redis, metrics), CancelQueue(redis, metrics)
-    canceller = Canceller(queue, issuers, state.account_of, metrics, clock=clock)
+    guard = RedisGuard(metrics, deadline=settings.redis_timeout)
+    store, queue = SessionStore(redis, guard), CancelQueue(redis, guard)
+    canceller = Canceller(queue, issuers, state.account_at, metrics, clock=clock)
     lease = int(settings.upstream_timeout) + LEASE_MARGIN
-    mint = Mint(store, issuers, canceller, metrics, lease_seconds=lease, clock=clock)
+    mint = Mint(store, queue, issuers, canceller, metrics, lease_seconds=lease, clock=clock)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        await keys.warm({trust.keys for trusts in state.policies.trusts.values() for trust in trusts})
-        sweeping = asyncio.create_task(Sweeper(queue, canceller).run())
+        try:
+            await keys.warm({trust.keys for trusts in state.policies.trusts.values() for trust in trusts})
+        except Exception as error:  # noqa: BLE001  (told by place, and turned into an exit)
+            # Starlette would hand the traceback, messages and all, to the server's log.
+            log.error("start_failed", error=where(error))
+            raise RuntimeError("the service did not start") from None
+        background = [asyncio.create_task(work) for work in (keys.run(), Sweeper(queue, canceller).run())]
         try:
             yield
         finally:
             state.draining = True
             await mint.finish()
-            await canceller.finish()
-            sweeping.cancel()
-            with suppress(asyncio.CancelledError):
-                await sweeping
+            await canceller.finish(within=FINISH)
+            for task in background:
+                task.cancel()
+            await asyncio.wait(background, timeout=FINISH)
             await keys.aclose()
             await transport.aclose()
             await redis.aclose()
 
+    logout = Logout(store, queue, canceller, wait=settings.logout_wait)
+    visitors = VisitorCookies(settings.visitor_key_list, clock=clock)
     public = PublicApi(
         policies=lambda: state.policies,
-        authenticator=Authenticator(keys, clock=clock),
+        credentials=Credentials(Authenticator(keys, clock=clock), visitors),
         mint=mint,
-        logout=Logout(store, queue, canceller, wait=settings.logout_wait),
+        logout=logout,
         store=store,
+        addresses=AddressLimits(redis, guard),
         clock=clock,
     )
+    servers = ServersApi(lambda: state.policies, logout, store, clock)
     operations = OperationsApi(
         policies=lambda: state.policies, keys=keys, store=store, metrics=metrics, draining=lambda: state.draining
     )
-    app = _starlette(public.routes(), metrics, logging.INFO, lifespan)
+    app = _starlette([*public.routes(), *servers.routes()], metrics, logging.INFO, lifespan)
+    app.state.service = state
     app.state.operations = _starlette(operations.routes(), metrics, logging.DEBUG, None)
     return app
+
+
+def defaults_of(settings: Settings, environ: Mapping[str, str]) -> Defaults:
+    """Return what tenant files may refer to."""
+    return Defaults(
+        environ,
+        settings.openai_api_key,
+        settings.openai_base_url,
+        jwks_problem,
+        visitor_keys=settings.visitor_keys is not None,
+    )
 
 
 def _connect(settings: Settings) -> Redis:

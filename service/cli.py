@@ -11,12 +11,12 @@ import structlog
 import typer
 import uvloop
 
-from service.app import create_app
+from service.app import create_app, defaults_of
 from service.dev.authority import run_authority
 from service.dev.identity_provider import ISSUER, IdentityProvider
 from service.dev.run import DevPorts, run_dev
+from service.identity.service_keys import make_service_key
 from service.observe.logs import configure_logs
-from service.policy.compile import Defaults
 from service.policy.load import PolicyError, load_policies
 from service.policy.tenant import Policies
 from service.serve import PortTaken, listen, serve
@@ -56,7 +56,14 @@ def serve_command() -> None:
 async def _serve(settings: Settings) -> None:
     async with with_redis(settings.redis_url, settings.redis_dir) as redis_url:
         public_app = create_app(settings.model_copy(update={"redis_url": redis_url}), os.environ)
-        public = listen(public_app, settings.host, settings.port, option="CHATKIT_MINT_PORT", lifespan=True)
+        public = listen(
+            public_app,
+            settings.host,
+            settings.port,
+            option="CHATKIT_MINT_PORT",
+            lifespan=True,
+            trusted_proxies=settings.trusted_proxy_list,
+        )
         operations = listen(
             public_app.state.operations, settings.ops_host, settings.ops_port, option="CHATKIT_MINT_OPS_PORT"
         )
@@ -71,16 +78,16 @@ def _tell(public: str, operations: str) -> None:
 
 @app.command("check")
 def check(
-    directory: Annotated[
-        Path | None, typer.Argument(help="Default: CHATKIT_MINT_CONFIG_DIR, else config.")
-    ] = None,
+    directory: Annotated[Path | None, typer.Argument(help="Default: CHATKIT_MINT_CONFIG_DIR, else config.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Check the tenant files: every mistake in every file, with its place."""
     settings = _settings()
     folder = directory or settings.config_dir
+    # Whether visitors' cookies can be signed is this machine's matter, not the files'.
+    defaults = dataclasses.replace(defaults_of(settings, os.environ), visitor_keys=True)
     try:
-        policies = _policies(settings, folder)
+        policies = load_policies(folder, defaults)
     except PolicyError as error:
         if as_json:
             mistakes = [dataclasses.asdict(mistake) for mistake in error.mistakes]
@@ -91,9 +98,7 @@ def check(
             print(f"\n{count} mistake{'s' if count > 1 else ''}; nothing would be loaded.")
         raise typer.Exit(1) from None
     if as_json:
-        print(
-            orjson.dumps({"ok": True, "tenants": sorted(policies.tenants), "version": policies.version}).decode()
-        )
+        print(orjson.dumps({"ok": True, "tenants": sorted(policies.tenants), "version": policies.version}).decode())
     else:
         print(f"{folder}: fine. Tenants: {', '.join(sorted(policies.tenants))}")
 
@@ -121,6 +126,21 @@ def token(
     print(IdentityProvider(directory).token(min(trusts[0].audiences), user, claims))
 
 
+@app.command("service-key")
+def service_key(
+    name: Annotated[str, typer.Option(help="How logs call it: the server that will hold it.")] = "app-server",
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Make a key for a server that acts for a tenant: the key for the server, its hash for the tenant file."""
+    key, digest = make_service_key()
+    if as_json:
+        print(orjson.dumps({"name": name, "key": key, "sha256": digest}).decode())
+        return
+    print("# Into the tenant file; `may` takes logout, read, or both:\nservice_keys:")
+    print(f"  - {{name: {name}, sha256: {digest}, may: [logout]}}")
+    print(f"\n# Into that server's secrets; it is shown only now:\n{key}")
+
+
 def _claim(text: str) -> tuple[str, Any]:
     name, separator, value = text.partition("=")
     if not separator or not name:
@@ -134,15 +154,9 @@ def _claim(text: str) -> tuple[str, Any]:
 @app.command("authority")
 def authority(
     port: Annotated[int, typer.Option(help="Where it listens, on loopback.")] = 8090,
-    fault: Annotated[
-        list[str] | None, typer.Option(help=f"NAME=VALUE, several times: {', '.join(KNOWN)}.")
-    ] = None,
-    workflow: Annotated[
-        list[str] | None, typer.Option(help="A workflow id that exists; default: every one.")
-    ] = None,
-    directory: Annotated[Path, typer.Option("--dir", help="Where its private Redis lives.")] = Path(
-        "var/authority"
-    ),
+    fault: Annotated[list[str] | None, typer.Option(help=f"NAME=VALUE, several times: {', '.join(KNOWN)}.")] = None,
+    workflow: Annotated[list[str] | None, typer.Option(help="A workflow id that exists; default: every one.")] = None,
+    directory: Annotated[Path, typer.Option("--dir", help="Where its private Redis lives.")] = Path("var/authority"),
 ) -> None:
     """Start our own session authority: ChatKit's create and cancel, for tests and for what runs without OpenAI."""
     settings = _settings(log_format="console")
@@ -163,13 +177,13 @@ def _settings(**defaults: str) -> Settings:
 
 
 def _policies(settings: Settings, folder: Path) -> Policies:
-    return load_policies(folder, Defaults(os.environ, settings.openai_api_key, settings.openai_base_url))
+    return load_policies(folder, defaults_of(settings, os.environ))
 
 
 def _run(coroutine: Coroutine[Any, Any, None]) -> None:
     try:
         uvloop.run(coroutine)
-    except (PolicyError, PortTaken, NoRedis, RuntimeError) as error:
+    except (PolicyError, PortTaken, NoRedis, RuntimeError, OSError) as error:
         _fail(str(error))
     except KeyboardInterrupt:
         raise typer.Exit(0) from None

@@ -20,7 +20,6 @@
     ├─ UpstreamUnavailable     503 upstream_unavailable
     ├─ StoreUnavailable        503 store_unavailable
     ├─ IssuerUnavailable       503 issuer_unavailable
-    ├─ Draining                503 draining
     └─ UpstreamTimeout         504 upstream_timeout
 
 A refusal's public text is what the caller may read; its `reason` goes to the log alone.
@@ -145,9 +144,13 @@ class UpstreamRefused(Refusal):
 
 
 class UpstreamInvalid(Refusal):
-    """Upstream answered something that is not a session we could revoke."""
+    """Upstream answered something that we can't hand out; *session_id* is what it created, where it said so."""
 
     status, code, public = 502, "upstream_invalid", "The session service answered something unusable"
+
+    def __init__(self, reason: str, *, session_id: str | None = None) -> None:
+        super().__init__(reason)
+        self.session_id = session_id
 
 
 class UpstreamUnavailable(Refusal):
@@ -173,13 +176,6 @@ class IssuerUnavailable(Refusal):
         "The sign-in service can't be reached to check this token",
     )
     default_retry_after = 5.0
-
-
-class Draining(Refusal):
-    """This process is shutting down."""
-
-    status, code, public = 503, "draining", "This server is shutting down; ask again"
-    default_retry_after = 1.0
 
 
 class UpstreamTimeout(Refusal):

@@ -70,6 +70,40 @@ class Trust:
     leeway: float = 30.0
     max_age: float = 86_400.0
     session_ends_with_token: bool = False
+    accept_id_tokens: bool = False
+
+    @property
+    def fence_for(self) -> float:
+        """How long a logout must be remembered so that no older token outlives it, in seconds."""
+        return self.max_age + 2 * self.leeway
+
+
+@dataclass(frozen=True, slots=True)
+class TokenCookie:
+    """A tenant that takes its access tokens from a cookie, of pages of these origins alone."""
+
+    tenant: str
+    name: str
+    origins: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Visitors:
+    """A tenant that lets people in who are not logged in, on pages of these origins; *max_age* is in seconds."""
+
+    tenant: str
+    origins: frozenset[str]
+    max_age: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceKey:
+    """A server that may act for a tenant. The file holds the key's SHA-256, the server the key."""
+
+    tenant: str
+    name: str
+    digest: bytes
+    rights: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +111,7 @@ class Principal:
     """An authenticated caller of one tenant.
 
     `login` is the identity provider's session (`sid`), None where the tokens carry none. `issued_at` and
-    `expires_at` are the token's, in Unix seconds; `fence_for` is how long a logout must be remembered so that
-    no older token outlives it.
+    `expires_at` are the token's, in Unix seconds.
     """
 
     tenant: str
@@ -86,6 +119,6 @@ class Principal:
     login: str | None
     issued_at: float
     expires_at: float
-    fence_for: float
-    ends_with_token: bool
     claims: Claims = field(repr=False)
+    ends_with_token: bool = False
+    visitor: bool = False

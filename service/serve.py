@@ -3,13 +3,18 @@
 import asyncio
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
 import uvicorn
 from starlette.applications import Starlette
+
+from service.observe.logs import where
+
+log = structlog.get_logger()
 
 
 class PortTaken(OSError):  # noqa: N818
@@ -18,11 +23,13 @@ class PortTaken(OSError):  # noqa: N818
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """An app and the socket that it answers on. *server_settings* go to uvicorn as they are."""
+    """An app and the socket that it answers on."""
 
     app: Starlette
     socket: socket.socket
     lifespan: bool
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses and networks whose `X-Forwarded-For` says where a request comes from."""
 
     @property
     def url(self) -> str:
@@ -31,7 +38,15 @@ class Listener:
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def listen(app: Starlette, host: str, port: int, *, option: str, lifespan: bool = False) -> Listener:
+def listen(
+    app: Starlette,
+    host: str,
+    port: int,
+    *,
+    option: str,
+    lifespan: bool = False,
+    trusted_proxies: Sequence[str] = (),
+) -> Listener:
     """Bind; raise `PortTaken`, whose text names the *option* that chooses another port."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
@@ -42,20 +57,26 @@ def listen(app: Starlette, host: str, port: int, *, option: str, lifespan: bool 
     except OSError as error:
         sock.close()
         raise PortTaken(f"can't listen on {host}:{port}: {error.strerror}; choose another with {option}") from None
-    return Listener(app, sock, lifespan)
+    return Listener(app, sock, lifespan, tuple(trusted_proxies))
 
 
 async def serve(
-    listeners: Sequence[Listener], *, grace: float, ready: Callable[[], Awaitable[None] | None] | None = None
+    listeners: Sequence[Listener],
+    *,
+    grace: float,
+    ready: Callable[[], None],
+    draining: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve until SIGINT or SIGTERM; then stop one listener after the other, in the order given.
 
-    *grace* is how long requests in flight may take to finish, in seconds; *ready* is called once all answer.
-    Raises `RuntimeError` where an app's start-up fails.
+    *grace* is how long requests in flight may take to finish, in seconds; *ready* is called once all answer,
+    *draining* as soon as a signal asks for the end. Raises `RuntimeError` where an app's start-up fails, or a
+    listener ends unasked.
     """
     servers = [_Server(_config(listener, grace)) for listener in listeners]
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_tell)
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     running = [
@@ -64,17 +85,25 @@ async def serve(
     ]
     try:
         await _all_started(servers, running)
-        if ready is not None and (waiting := ready()) is not None:
-            await waiting
+        ready()
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait([stopping, *running], return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
+        draining()
+        if not stopping.done():
+            stopping.cancel()
+            raise RuntimeError("a listener ended unasked; the log says why")
     finally:
         for server, task in zip(servers, running, strict=True):
             server.should_exit = True
             await asyncio.gather(task, return_exceptions=True)
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
+
+
+def _tell(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what no task waited for: by its place alone, since asyncio's own text quotes the error's message."""
+    error = context.get("exception")
+    log.error("unhandled", error=where(error) if isinstance(error, BaseException) else str(context.get("message")))
 
 
 async def _all_started(servers: Sequence[uvicorn.Server], running: Sequence[asyncio.Task[Any]]) -> None:
@@ -86,6 +115,13 @@ async def _all_started(servers: Sequence[uvicorn.Server], running: Sequence[asyn
 
 
 class _Server(uvicorn.Server):
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start; raise `RuntimeError` where the server would end the process from inside a task."""
+        try:
+            await super().startup(sockets)
+        except SystemExit:
+            raise RuntimeError("the service did not start; the log says why") from None
+
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         """Leave signals alone: several servers share a process, and `serve` stops them in order."""
@@ -99,7 +135,8 @@ def _config(listener: Listener, grace: float) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,
+        proxy_headers=bool(listener.trusted_proxies),
+        forwarded_allow_ips=list(listener.trusted_proxies),
         ws="none",
         timeout_graceful_shutdown=max(1, int(grace)),
     )

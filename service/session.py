@@ -1,5 +1,6 @@
 """What may be minted and what was minted: frozen values. Secrets stay out of `repr`."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -20,7 +21,12 @@ class Account:
     api_key: SecretStr | None = None
     project: str | None = None
     organization: str | None = None
-    retry_creates: bool = False
+
+    @property
+    def place(self) -> str:
+        """A short name of where its sessions live, the same as long as they can be cancelled there."""
+        where = "\0".join([self.kind, self.base_url, self.project or "", self.organization or ""])
+        return hashlib.blake2b(where.encode(), digest_size=4).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +56,7 @@ class Grant:
     account: Account
     limits: Limits
     expose_state_variables: bool = False
-    policy_version: str = ""
+    on_drift: Literal["report", "cancel"] = "report"
 
     @property
     def seconds(self) -> int:
@@ -105,7 +111,6 @@ class Minted:
 
     session: Session
     client_secret: str = field(repr=False)
-    request_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +121,12 @@ class Live:
     user: str
     workflow: str
     login: str | None
-    created_at: int
+    created_at: float
     expires_at: int
+    issued_at: float
+    """The `iat` of the token that it was minted with."""
+    place: str
+    """Where it was issued: `Account.place`."""
 
     def public(self) -> dict[str, Any]:
         """Return what its owner may read of it."""
@@ -127,6 +136,6 @@ class Live:
             "status": str(Status.ACTIVE),
             "user": self.user,
             "workflow": {"id": self.workflow},
-            "created_at": self.created_at,
+            "created_at": int(self.created_at),
             "expires_at": self.expires_at,
         }

@@ -1,14 +1,19 @@
 """Environment → Settings. Every mistake is reported at once; nothing else reads the environment."""
 
+import re
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from redis.asyncio.connection import parse_url
 
 PREFIX = "CHATKIT_MINT_"
 UNPREFIXED = {"openai_api_key": "OPENAI_API_KEY", "openai_base_url": "OPENAI_BASE_URL"}
 """These keep the meaning that OpenAI's own tools give them."""
+
+_SERVICE_LINK = re.compile(r"CHATKIT_MINT_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_\w+)")
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
 Seconds = Annotated[float, Field(gt=0, le=600)]
@@ -40,8 +45,10 @@ class Settings(BaseModel):
     port: Port = 8080
     ops_host: str = "127.0.0.1"
     ops_port: Port = 9464
-    admin_key: SecretStr | None = None
-    """Opens the admin routes of the operations listener; without it there are none."""
+    visitor_keys: SecretStr | None = None
+    """Signs visitors' cookies: keys of at least 32 characters, separated by commas; the first signs, all verify."""
+    trusted_proxies: str = ""
+    """Addresses and networks, separated by commas, whose `X-Forwarded-For` is believed."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"
     upstream_timeout: Seconds = 10.0
@@ -53,12 +60,35 @@ class Settings(BaseModel):
     openai_api_key: SecretStr | None = None
     openai_base_url: str = "https://api.openai.com/v1"
 
+    @property
+    def visitor_key_list(self) -> list[str]:
+        """The keys that sign visitors' cookies, the signing one first."""
+        return self.visitor_keys.get_secret_value().split(",") if self.visitor_keys else []
+
+    @property
+    def trusted_proxy_list(self) -> list[str]:
+        """Addresses and networks whose `X-Forwarded-For` is believed."""
+        return [each.strip() for each in self.trusted_proxies.split(",") if each.strip()]
+
     @field_validator("redis_url")
     @classmethod
     def _a_redis_url(cls, url: SecretStr | None) -> SecretStr | None:
-        if url and not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+        if url is None:
+            return url
+        if not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("starts with redis://, rediss:// or unix://")
+        try:
+            parse_url(url.get_secret_value())
+        except ValueError:  # its message quotes the URL, password and all
+            raise ValueError("is no Redis URL; a password with #, / or ? in it must be percent-encoded") from None
         return url
+
+    @field_validator("openai_api_key")
+    @classmethod
+    def _an_api_key(cls, key: SecretStr | None) -> SecretStr | None:
+        if key and not is_header_safe(key.get_secret_value()):
+            raise ValueError("has characters that no API key has; is there a line break in it?")
+        return key
 
     @field_validator("openai_base_url")
     @classmethod
@@ -67,12 +97,27 @@ class Settings(BaseModel):
             raise ValueError("starts with https:// (or http:// on loopback)")
         return url.rstrip("/")
 
-    @field_validator("admin_key")
+    @field_validator("visitor_keys")
     @classmethod
-    def _a_long_key(cls, key: SecretStr | None) -> SecretStr | None:
-        if key and len(key.get_secret_value()) < 16:  # noqa: PLR2004
-            raise ValueError("has at least 16 characters")
-        return key
+    def _long_keys(cls, keys: SecretStr | None) -> SecretStr | None:
+        if keys and any(len(key) < 32 for key in keys.get_secret_value().split(",")):  # noqa: PLR2004
+            raise ValueError("has at least 32 characters a key, keys separated by commas")
+        return keys
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, networks: str) -> str:
+        for each in filter(None, networks.split(",")):
+            try:
+                ip_network(each.strip())
+            except ValueError:
+                raise ValueError(f"holds addresses and networks; {each.strip()!r} is neither") from None
+        return networks
+
+
+def is_header_safe(text: str) -> bool:
+    """Return whether *text* can stand in an HTTP header as it is."""
+    return text.isascii() and text.isprintable() and " " not in text
 
 
 def variable(name: str) -> str:
@@ -89,6 +134,8 @@ def load_settings(environ: Mapping[str, str], **defaults: str) -> Settings:
     given: dict[str, str] = {}
     known = {variable(name): name for name in Settings.model_fields}
     for key, value in environ.items():
+        if _SERVICE_LINK.fullmatch(key) or value.startswith("tcp://"):
+            continue  # Kubernetes tells of a Service called chatkit-mint in variables that look like ours
         name = known.get(key.removesuffix("_FILE"))
         if name is None:
             if key.startswith(PREFIX):
@@ -98,21 +145,28 @@ def load_settings(environ: Mapping[str, str], **defaults: str) -> Settings:
         elif key.removesuffix("_FILE") in environ:
             mistakes.append(f"{key}: {key.removesuffix('_FILE')} is set too; keep one of them")
         else:
-            try:
-                given[name] = Path(value).read_text(encoding="utf-8").strip()
-            except (OSError, UnicodeDecodeError) as error:
-                mistakes.append(f"{key}: can't read {value}: {getattr(error, 'strerror', None) or error}")
+            given[name] = _from_file(key, value, mistakes)
     given = {**defaults, **{name: value for name, value in given.items() if value != ""}}
     try:
         settings = Settings.model_validate(given)
     except ValidationError as error:
-        mistakes += [
-            f"{variable(str(e['loc'][0]))}: {_plain(e['msg'])}" for e in error.errors(include_input=False)
-        ]
+        mistakes += [f"{variable(str(e['loc'][0]))}: {_plain(e['msg'])}" for e in error.errors(include_input=False)]
         raise SettingsError(sorted(mistakes)) from None
     if mistakes:
         raise SettingsError(sorted(mistakes))
     return settings
+
+
+def _from_file(key: str, path: str, mistakes: list[str]) -> str:
+    try:
+        text = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        mistakes.append(f"{key}: can't read {path}: {getattr(error, 'strerror', None) or error}")
+        return ""
+    if not text:
+        # A secret that was mounted empty must not read as a setting left out.
+        mistakes.append(f"{key}: {path} is empty")
+    return text
 
 
 def _plain(message: str) -> str:

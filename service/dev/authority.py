@@ -16,9 +16,7 @@ async def run_authority(
 ) -> None:
     """Run until Ctrl-C. Raises `PortTaken` or `NoRedis`, each with a text that says what to do."""
     async with with_redis(settings.redis_url, directory / "redis") as url:
-        redis = connect(
-            url.get_secret_value(), timeout=settings.redis_timeout, connections=settings.redis_connections
-        )
+        redis = connect(url.get_secret_value(), timeout=settings.redis_timeout, connections=settings.redis_connections)
         app = create_authority_app(Authority(redis), workflows=workflows, faults=faults)
         listener = listen(app, "127.0.0.1", port, option="--port")
         try:

@@ -13,7 +13,7 @@ from service.dev.transport import DevTransport
 from service.serve import listen, serve
 from service.settings import Settings
 from service.store.private import with_redis
-from service.upstream.transport import make_transport
+from service.transport import make_transport
 
 LOOPBACK: Final = "127.0.0.1"
 
@@ -45,11 +45,13 @@ async def run_dev(settings: Settings, environ: Mapping[str, str], directory: Pat
             [public, operations, provider],
             grace=settings.shutdown_grace,
             ready=lambda: _welcome(public.url, operations.url, provider.url, directory),
+            draining=app.state.service.drain,
         )
 
 
 def _welcome(public: str, operations: str, provider: str, directory: Path) -> None:
-    command = shlex.quote(sys.argv[0])
+    module = Path(sys.argv[0]).name == "__main__.py"
+    command = f"{shlex.quote(sys.executable)} -m service" if module else shlex.quote(sys.argv[0])
     where = "" if directory == Path("var/dev") else f" --dir {shlex.quote(str(directory))}"
     print(
         f"""

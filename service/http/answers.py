@@ -63,26 +63,27 @@ async def _read(request: Request) -> bytes:
 
 
 def _refusal(error: ValidationError, value: Any) -> InvalidRequest:
-    first = error.errors(include_input=False, include_url=False)[0]
-    field = dotted(_place(first["loc"], value))
+    mistakes = error.errors(include_input=False, include_url=False)
+    first = mistakes[0]
+    place = _place(first["loc"], value)
+    field = dotted(place)
     if first["type"] == "extra_forbidden":
         return InvalidRequest(detail=f"Unknown field: {field}", field=field)
     if first["type"] == "missing":
+        field = dotted((*place, str(first["loc"][-1])))
         return InvalidRequest(detail=f"Missing field: {field}", field=field)
-    message = first["msg"].removeprefix("Value error, ")
-    if len({each["loc"][: len(_place(first["loc"], value))] for each in error.errors()}) < error.error_count():
-        message = "Input should be text, a boolean or a number"
-    return InvalidRequest(detail=f"{field}: {message}", field=field)
+    if len(first["loc"]) > len(place) and first["loc"][-1] != "[key]":
+        # A value that fits no branch of a union: each branch complains of its own.
+        return InvalidRequest(detail=f"{field}: Input should be text, a boolean or a number", field=field)
+    return InvalidRequest(detail=f"{field}: {first['msg'].removeprefix('Value error, ')}", field=field)
 
 
 def _place(loc: tuple[str | int, ...], value: Any) -> tuple[str, ...]:
-    """Return the part of Pydantic's place that is the caller's own: a union adds names of its branches."""
+    """Return the part of Pydantic's place that the caller wrote: a union adds the names of its branches."""
     place: list[str] = []
     for part in loc:
-        place.append(str(part)[:64])
         if not isinstance(value, dict) or part not in value:
             break
+        place.append(str(part)[:64])
         value = value[part]
-        if not isinstance(value, dict):
-            break
     return tuple(place)

@@ -1,13 +1,14 @@
 """One request: its id, its place in the metrics, and the one line that the log gets of it."""
 
+import asyncio
 import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import structlog
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import InternalError
@@ -16,6 +17,9 @@ from service.observe.logs import gather_facts, note, where
 from service.observe.metrics import Metrics
 
 log = structlog.get_logger()
+
+CLIENT_CLOSED: Final = 499
+"""Written to the log and the metrics alone: the caller left before the answer."""
 
 
 class CanonicalLine:
@@ -51,6 +55,11 @@ class CanonicalLine:
         with gather_facts() as facts, self.metrics.in_flight.track_inprogress():
             try:
                 await self.app(scope, receive, send_with_id)
+            except ClientDisconnect:
+                status = CLIENT_CLOSED
+            except asyncio.CancelledError:
+                note(cancelled_by="shutdown")
+                raise
             except Exception as error:  # noqa: BLE001  (the edge: a defect is answered and told, not passed on)
                 note(error=where(error))
                 if not status:

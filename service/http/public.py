@@ -1,6 +1,6 @@
 """The public listener: what front ends, apps and SDKs call."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,14 +11,16 @@ from starlette.routing import Route
 from typing_extensions import TypedDict
 
 from service.contract import STRICT, WISH, SessionWish
+from service.errors import LoginRevoked
 from service.http.answers import json_answer, read_body
-from service.identity.authenticate import TENANT_HEADER, Authenticator, bearer_token
+from service.http.credentials import Caller, Credentials
+from service.identity.visitors import forget_cookie
 from service.observe.logs import note
 from service.policy.decide import decide
-from service.policy.tenant import Policies
-from service.principal import Principal
+from service.policy.tenant import Policies, Tenant
 from service.sessions.logout import Logout
 from service.sessions.mint import Mint
+from service.store.limits import AddressLimits
 from service.store.records import UserKeys
 from service.store.sessions import SessionStore
 
@@ -38,10 +40,11 @@ class PublicApi:
     """The endpoints, on top of the use cases. *policies* gives the ones in force; a request asks for them once."""
 
     policies: Callable[[], Policies]
-    authenticator: Authenticator
+    credentials: Credentials
     mint: Mint
     logout: Logout
     store: SessionStore
+    addresses: AddressLimits
     clock: Callable[[], float]
 
     def routes(self) -> list[Route]:
@@ -54,43 +57,57 @@ class PublicApi:
 
     async def sessions(self, request: Request) -> Response:
         """Mint a session (POST), or list the caller's live ones (GET)."""
+        policies = self.policies()
+        caller = await self.credentials.caller(request, policies)
         if request.method == "POST":
-            return await self._mint(request)
-        principal = await self._principal(request, self.policies())
-        keys = UserKeys.of(principal.tenant, principal.subject)
+            return await self._mint(request, caller, policies)
+        keys = UserKeys.of(caller.principal.tenant, caller.principal.subject)
         live = await self.store.live(keys, now=self.clock())
         return json_answer({"object": "list", "data": [session.public() for session in live], "has_more": False})
 
     async def cancel_session(self, request: Request) -> Response:
         """Cancel one of the caller's own sessions."""
-        principal = await self._principal(request, self.policies())
-        session = await self.logout.one(principal, request.path_params["session_id"])
+        caller = await self.credentials.caller(request, self.policies())
+        session = await self.logout.one(caller.principal, request.path_params["session_id"])
         return json_answer(session.public())
 
     async def log_out(self, request: Request) -> Response:
-        """End the caller's login, or every login of the user."""
-        principal = await self._principal(request, self.policies())
-        wish = await read_body(request, LOGOUT, empty=LogoutWish())
-        report = await self.logout(principal, everywhere=wish.get("everywhere", False))
-        return json_answer({"cancelled": report.cancelled, "pending": report.pending})
-
-    async def _mint(self, request: Request) -> Response:
+        """End the caller's login, or every login of the user; of a visitor, the visit."""
         policies = self.policies()
-        principal = await self._principal(request, policies)
+        principal = (await self.credentials.caller(request, policies)).principal
+        wish = await read_body(request, LOGOUT, empty=LogoutWish())
+        remember = policies.tenants[principal.tenant].fence_for
+        report = await self.logout(principal, everywhere=wish.get("everywhere", False), remember=remember)
+        answer = json_answer({"cancelled": report.cancelled, "pending": report.pending})
+        return _with_cookies(answer, [forget_cookie(principal.tenant)] if principal.visitor else [])
+
+    async def _mint(self, request: Request, caller: Caller, policies: Policies) -> Response:
+        principal, tenant = caller.principal, policies.tenants[caller.principal.tenant]
         wishes = await read_body(request, WISH, empty=SessionWish())
-        tenant = policies.tenants[principal.tenant]
-        grant = decide(tenant, principal, wishes, now=self.clock(), version=policies.version)
-        result = await self.mint(principal, grant)
+        note(policy=policies.version)
+        grant = decide(tenant.policy_for(principal), principal, wishes, now=self.clock())
+        if principal.visitor:
+            await self._admit_address(request, tenant)
+        try:
+            result = await self.mint(principal, grant)
+        except LoginRevoked as refusal:
+            # A visitor has no login to renew: without the cookie, the next request is somebody new.
+            forget = {"set-cookie": forget_cookie(tenant.name)} if principal.visitor else {}
+            raise LoginRevoked(refusal.reason, headers=forget) from refusal
         body: dict[str, Any] = {
             **result.minted.session.public(state_variables=grant.expose_state_variables),
             "client_secret": result.minted.client_secret,
         }
-        return json_answer(body, headers=dict(result.headers))
+        return _with_cookies(json_answer(body, headers=dict(result.headers)), caller.set_cookies)
 
-    async def _principal(self, request: Request, policies: Policies) -> Principal:
-        token = bearer_token(request.headers.getlist("authorization"))
-        principal = await self.authenticator.principal(
-            token, policies.trusts, tenant=request.headers.get(TENANT_HEADER)
-        )
-        note(tenant=principal.tenant)
-        return principal
+    async def _admit_address(self, request: Request, tenant: Tenant) -> None:
+        """Count a visitor's mint against where it comes from; the server sets that from trusted proxies alone."""
+        if tenant.visitors and request.client:
+            note(client=request.client.host)
+            await self.addresses.admit(tenant.name, request.client.host, tenant.visitors.address_mints)
+
+
+def _with_cookies(answer: Response, cookies: Iterable[str]) -> Response:
+    for cookie in cookies:
+        answer.headers.append("set-cookie", cookie)
+    return answer

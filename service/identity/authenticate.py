@@ -10,6 +10,7 @@ from service.errors import InvalidRequest, InvalidToken, IssuerUnavailable, Miss
 from service.identity.claims import audience_of, check_claims
 from service.identity.jws import MAX_NAME, UnverifiedToken, parse_token
 from service.identity.keys import KeyCache
+from service.identity.visitors import SUBJECT_PREFIX
 from service.observe.logs import note
 from service.principal import KeySource, Principal, Trust
 
@@ -26,9 +27,7 @@ class Authenticator:
         self._keys = keys
         self._clock = clock
 
-    async def principal(
-        self, token: str, trusts: Mapping[str, tuple[Trust, ...]], *, tenant: str | None
-    ) -> Principal:
+    async def principal(self, token: str, trusts: Mapping[str, tuple[Trust, ...]], *, tenant: str | None) -> Principal:
         """Return who sent *token*; *trusts* are by issuer, *tenant* is the caller's choice where several fit.
 
         Raises `InvalidToken`, `PolicyDenied` (genuine, but no tenant's), `InvalidRequest` (several tenants fit
@@ -38,10 +37,13 @@ class Authenticator:
         believing = _believing(parsed, trusts)
         verified = await self._verified(parsed, believing)
         claims, now = parsed.unverified_claims, self._clock()
-        for trust in verified:
-            check_claims(claims, parsed.unverified_header, trust, now)
+        # Each entry by its own rules: a strict tenant must not refuse what belongs to a lax one.
+        refusals = {trust: check_claims(claims, parsed.unverified_header, trust, now) for trust in verified}
+        holding = [trust for trust, refusal in refusals.items() if refusal is None]
+        if not holding:
+            raise InvalidToken(refusals[verified[0]])
         # From here on the claims are verified.
-        fitting = _matching(verified, claims)
+        fitting = _matching(holding, claims)
         return _principal(_chosen(fitting, tenant), claims)
 
     async def _verified(self, parsed: UnverifiedToken, believing: list[Trust]) -> list[Trust]:
@@ -129,6 +131,8 @@ def _principal(trust: Trust, claims: dict[str, Any]) -> Principal:
         raise PolicyDenied(f"{trust.tenant}: {error}") from None
     if not isinstance(subject, str) or not 0 < len(subject) <= MAX_NAME:
         raise PolicyDenied(f"{trust.tenant}: the subject is no string of 1 to {MAX_NAME} characters")
+    if subject.startswith(SUBJECT_PREFIX):
+        raise PolicyDenied(f"{trust.tenant}: a token may not claim a visitor's subject")
     if login is not None and not (isinstance(login, str) and 0 < len(login) <= MAX_NAME):
         raise PolicyDenied(f"{trust.tenant}: the login is no string of 1 to {MAX_NAME} characters")
     return Principal(
@@ -137,7 +141,6 @@ def _principal(trust: Trust, claims: dict[str, Any]) -> Principal:
         login=login,
         issued_at=claims["iat"],
         expires_at=claims["exp"],
-        fence_for=trust.max_age + 2 * trust.leeway,
         ends_with_token=trust.session_ends_with_token,
         claims=claims,
     )

@@ -15,6 +15,10 @@ LAST_SECOND: Final = 253_402_300_799
 LOGOUT_EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"
 _ID_TOKEN_CLAIMS: Final = ("nonce", "at_hash", "c_hash", "s_hash")
 """OIDC Core §2 and §3.3.2.11: marks that only an ID token carries."""
+_KINDS_IN_CLAIMS: Final = {"typ": ("id", "refresh", "offline", "logout"), "token_use": ("id",)}
+"""How Keycloak (`typ`) and Cognito (`token_use`) mark, in the payload, what is no access token."""
+_TYPED: Final = "at+jwt"
+"""RFC 9068 §2.1: what says so is an access token, whatever else is in it."""
 
 
 def audience_of(claims: dict[str, Any]) -> frozenset[str]:
@@ -26,8 +30,16 @@ def audience_of(claims: dict[str, Any]) -> frozenset[str]:
     return frozenset(values)
 
 
-def check_claims(claims: dict[str, Any], header: dict[str, Any], trust: Trust, now: float) -> None:
-    """Raise `InvalidToken` unless the claims hold for *trust* at *now* (Unix seconds)."""
+def check_claims(claims: dict[str, Any], header: dict[str, Any], trust: Trust, now: float) -> str | None:
+    """Return why *trust* refuses these claims at *now* (Unix seconds); None where it accepts them."""
+    try:
+        _check(claims, header, trust, now)
+    except InvalidToken as refusal:
+        return refusal.reason
+    return None
+
+
+def _check(claims: dict[str, Any], header: dict[str, Any], trust: Trust, now: float) -> None:
     _check_kind(claims, header, trust)
     expires, issued = _time(claims, "exp"), _time(claims, "iat")
     if now >= expires + trust.leeway:
@@ -56,7 +68,11 @@ def _check_kind(claims: dict[str, Any], header: dict[str, Any], trust: Trust) ->
     events = claims.get("events")
     if isinstance(events, dict) and LOGOUT_EVENT in events:
         raise InvalidToken("a logout token is no access token")
-    if any(name in claims for name in _ID_TOKEN_CLAIMS):
+    if kind == _TYPED or trust.accept_id_tokens:
+        return
+    if any(name in claims for name in _ID_TOKEN_CLAIMS) or any(
+        isinstance(claims.get(name), str) and claims[name].lower() in kinds for name, kinds in _KINDS_IN_CLAIMS.items()
+    ):
         raise InvalidToken("an ID token is no access token")
 
 

@@ -5,9 +5,10 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final
 
-import aiohttp
 import httpx2
 import orjson
+
+from service.transport import TRANSPORT_ERRORS, AnswerTooLarge, read_bounded
 
 MAX_BYTES: Final = 512 * 1024
 """A set of 100 RSA-4096 keys with certificates is below a tenth of it."""
@@ -31,7 +32,10 @@ class Document:
 
 async def fetch_json(transport: httpx2.AsyncBaseTransport, url: str) -> Document:
     """Return the document at *url*; raise `FetchError`."""
-    parsed = httpx2.URL(url)
+    try:
+        parsed = httpx2.URL(url)
+    except httpx2.InvalidURL:
+        raise FetchError("not a URL") from None
     if parsed.scheme != "https" and not (parsed.scheme == "http" and parsed.host in LOOPBACK):
         raise FetchError("not https")
     request = httpx2.Request(
@@ -44,30 +48,21 @@ async def fetch_json(transport: httpx2.AsyncBaseTransport, url: str) -> Document
         async with asyncio.timeout(TIMEOUT):
             response = await transport.handle_async_request(request)
             try:
-                body = await _read(response)
+                body = await read_bounded(response, MAX_BYTES)
             finally:
                 await response.aclose()
     except TimeoutError:
         raise FetchError(f"no answer within {TIMEOUT:g} s") from None
-    except (httpx2.HTTPError, aiohttp.ClientError) as error:  # the transport lets some of aiohttp's through
-        raise FetchError(type(error).__name__) from None
+    except AnswerTooLarge:
+        raise FetchError(f"over {MAX_BYTES // 1024} KiB") from None
+    except TRANSPORT_ERRORS as error:
+        raise FetchError(type(error.__cause__ or error).__name__) from None
     if response.status_code != httpx2.codes.OK:
         raise FetchError(f"status {response.status_code}")
     try:
         return Document(orjson.loads(body), _max_age(response.headers.get("cache-control", "")))
     except orjson.JSONDecodeError:
         raise FetchError("not JSON") from None
-
-
-async def _read(response: httpx2.Response) -> bytes:
-    body = bytearray()
-    stream = response.stream
-    assert isinstance(stream, httpx2.AsyncByteStream)  # noqa: S101  (an async transport gives an async stream)
-    async for chunk in stream:
-        body += chunk
-        if len(body) > MAX_BYTES:
-            raise FetchError(f"over {MAX_BYTES // 1024} KiB")
-    return bytes(body)
 
 
 def _max_age(cache_control: str) -> int | None:

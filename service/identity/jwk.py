@@ -62,6 +62,15 @@ def read_jwk_set(document: Any) -> tuple[VerifyingKey, ...]:
     return keys
 
 
+def jwks_problem(document: Any) -> str | None:
+    """Return what is wrong with a JWK Set; None where it holds a usable key."""
+    try:
+        read_jwk_set(document)
+    except JwkSetError as error:
+        return str(error)
+    return None
+
+
 def _usable(listed: Iterable[Any]) -> Iterable[VerifyingKey]:
     for jwk in listed:
         if not isinstance(jwk, dict) or jwk.get("use", "sig") != "sig":

@@ -30,7 +30,9 @@ FRESH: Final = 600.0
 MIN_FRESH, MAX_FRESH = 60.0, 3600.0
 """Seconds; an issuer's max-age is held between these."""
 AHEAD: Final = 0.8
-"""Share of the fresh time after which the background refresh begins."""
+"""Share of the fresh time after which keys are fetched anew."""
+ROUND: Final = 2.0
+"""Seconds between looks at what must be fetched anew."""
 HARD_MAX: Final = 86_400.0
 """Seconds that the last good keys serve while their issuer is down."""
 
@@ -48,6 +50,10 @@ class _Held:
     fetching: asyncio.Task[None] | None = None
     stamp: tuple[int, int] | None = None
     """A key file's time and size when it was read."""
+
+
+STATIC: Final = (InlineJwks, SharedSecret)
+"""Sources that never change while they are in force."""
 
 
 class KeyCache:
@@ -71,7 +77,7 @@ class KeyCache:
         Raises `IssuerUnavailable` where no keys are at hand and none can be had now.
         """
         held = self._held.setdefault(source, _Held())
-        await self._refreshed(source, held)
+        await self._available(source, held)
         found = _fitting(held.keys, kid, alg)
         if not found and kid is not None and self._may_force(source, held):
             await self._fetch(source, held)
@@ -89,7 +95,25 @@ class KeyCache:
     def missing(self) -> list[KeySource]:
         """Return the sources that have no usable keys now."""
         now = self._clock()
-        return [source for source, held in self._held.items() if not held.keys or now - held.good_at > HARD_MAX]
+        return [
+            source
+            for source, held in self._held.items()
+            if not held.keys or (now - held.good_at > HARD_MAX and not isinstance(source, STATIC))
+        ]
+
+    async def run(self) -> None:
+        """Refresh for ever, also where nobody asks: a key that its issuer withdrew must not outlive a quiet night."""
+        while True:
+            self.refresh_due()
+            await asyncio.sleep(ROUND)
+
+    def refresh_due(self) -> None:
+        """Start a fetch for every source whose keys will soon be stale, or are missing."""
+        now = self._clock()
+        for source, held in self._held.items():
+            stale = now - held.good_at > held.fresh_for * AHEAD
+            if stale and now - held.tried_at > RETRY and not isinstance(source, STATIC):
+                self._start(source, held)
 
     async def aclose(self) -> None:
         """Stop what is being fetched."""
@@ -98,14 +122,10 @@ class KeyCache:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _refreshed(self, source: KeySource, held: _Held) -> None:
+    async def _available(self, source: KeySource, held: _Held) -> None:
+        """Return where there are keys, old ones while their issuer is down; else fetch, and raise where that fails."""
         now = self._clock()
-        if held.keys and isinstance(source, InlineJwks | SharedSecret):
-            return
-        age = now - held.good_at
-        if held.keys and age < HARD_MAX:
-            if age > held.fresh_for * AHEAD and now - held.tried_at > RETRY:
-                self._start(source, held)  # in the background: nobody waits while old keys serve
+        if held.keys and (now - held.good_at < HARD_MAX or isinstance(source, STATIC)):
             return
         if now - held.tried_at > RETRY or held.fetching is not None:
             await self._fetch(source, held)
@@ -117,7 +137,7 @@ class KeyCache:
             )
 
     def _may_force(self, source: KeySource, held: _Held) -> bool:
-        static = isinstance(source, InlineJwks | SharedSecret)
+        static = isinstance(source, STATIC)
         # One that waits for a fetch under way costs nothing; one that starts a fetch waits for its turn.
         return not static and (held.fetching is not None or self._clock() - held.tried_at > COOLDOWN)
 

@@ -79,7 +79,6 @@ def where(error: BaseException) -> list[str]:
     Messages are left out on purpose: a library may quote a value in one, and a value may be a secret.
     """
     frames = [
-        f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}"
-        for frame in extract_tb(error.__traceback__)
+        f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}" for frame in extract_tb(error.__traceback__)
     ]
     return [type(error).__qualname__, *frames[-6:]]

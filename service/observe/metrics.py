@@ -42,9 +42,7 @@ class Metrics:
         self.drift = self._counter(
             "drift", "Values that upstream resolved differently than policy asked, by field.", "field"
         )
-        self.key_refreshes = self._counter(
-            "jwks_refreshes", "Fetches of issuers' signing keys, by outcome.", "outcome"
-        )
+        self.key_refreshes = self._counter("jwks_refreshes", "Fetches of issuers' signing keys, by outcome.", "outcome")
         self.store_errors = self._counter("store_errors", "Calls to Redis that failed.")
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:

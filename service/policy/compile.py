@@ -1,10 +1,11 @@
 """A checked tenant file → Tenant: expressions compiled, secrets fetched, constants held against the contract."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import orjson
 from pydantic import SecretStr, ValidationError
@@ -12,17 +13,40 @@ from pydantic import SecretStr, ValidationError
 from service import contract
 from service.contract import LEAVES, dotted, leaf
 from service.policy.expressions import TEXT, TRUTH, Computed, Expression, ExpressionError, Scope, parse_value
-from service.policy.model import BoundEntry, IdentityEntry, RangeBound, SecretRef, TenantFile, TextBound
+from service.policy.model import (
+    BoundEntry,
+    IdentityEntry,
+    QuotaEntry,
+    RangeBound,
+    RuleEntry,
+    SecretRef,
+    TenantFile,
+    TextBound,
+    VisitorsEntry,
+)
 from service.policy.source import Mistake, Route
-from service.policy.tenant import Body, Bound, Rule, Tenant
-from service.principal import Claims, Discovery, InlineJwks, JwksFile, JwksUrl, KeySource, SharedSecret, Trust
+from service.policy.tenant import Body, Bound, Rule, Tenant, VisitorPolicy
+from service.principal import (
+    Claims,
+    Discovery,
+    InlineJwks,
+    JwksFile,
+    JwksUrl,
+    KeySource,
+    ServiceKey,
+    SharedSecret,
+    TokenCookie,
+    Trust,
+    Visitors,
+)
 from service.session import Account, Limits, Window
+from service.settings import is_header_safe
 
 Locate = Callable[[Route, str], Mistake]
 SECONDS_IN = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 MIN_SECRET = 32
 """Bytes of an HS secret and of a pseudonym key (RFC 7518 §3.2)."""
-LOOPBACK = ("http://127.0.0.1", "http://localhost", "http://[::1]")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 T = TypeVar("T")
 
@@ -34,6 +58,10 @@ class Defaults:
     environ: Mapping[str, str]
     openai_api_key: SecretStr | None
     openai_base_url: str
+    jwks_problem: Callable[[Any], str | None]
+    """Says what is wrong with a JWK Set; None where it holds a usable key."""
+    visitor_keys: bool = False
+    """Whether there are keys to sign visitors' cookies with."""
 
 
 class Compiling:
@@ -53,27 +81,42 @@ class Compiling:
         named = ("workflow", "id") in session.constant or ("workflow", "id") in session.computed
         if not named:
             self.wrong(("session",), "`workflow.id` is missing: ChatKit needs to know what to run")
-        quota = file.quota
+        self.one_subject_each()
         tenant = Tenant(
             name=file.tenant,
             trusts=tuple(t for i, entry in enumerate(file.identity) if (t := self.trust(entry, ("identity", i)))),
             account=self.account(),
             user=self.expression(file.user, TEXT, ("user",)),
-            pseudonym_key=self.secret(file.pseudonymous.key, ("pseudonymous", "key"))
+            pseudonym_key=self.long_secret(file.pseudonymous.key, ("pseudonymous", "key"))
             if file.pseudonymous
             else None,
             session=session,
-            rules=tuple(r for i in range(len(file.rules)) if (r := self.rule(i))),
-            client_may=self.client_may(),
-            limits=Limits(
-                mints=tuple(_window(rate) for rate in quota.mints),
-                live=quota.live_sessions.max if quota.live_sessions else None,
-                excess=quota.live_sessions.excess if quota.live_sessions else "refuse",
-            ),
+            rules=self.rules(file.rules, ("rules",)),
+            client_may=self.client_may(file.client_may, ("client_may",)),
+            limits=_limits(file.quota),
             expose_state_variables=file.expose_state_variables,
             on_drift=file.on_drift,
+            cookie=TokenCookie(file.tenant, file.cookie.name, frozenset(file.cookie.origins)) if file.cookie else None,
+            service_keys=tuple(
+                ServiceKey(file.tenant, key.name, bytes.fromhex(key.sha256), frozenset(key.may))
+                for key in file.service_keys
+            ),
         )
+        if file.visitors:
+            tenant = replace(tenant, visitors=self.visitors(file.visitors, tenant))
         return tenant if len(self.mistakes) == before else None
+
+    def one_subject_each(self) -> None:
+        """Two issuers may use one `sub` for two people: where there are several, each entry says what it means."""
+        if len({entry.issuer for entry in self.file.identity}) < 2:  # noqa: PLR2004
+            return
+        for index, entry in enumerate(self.file.identity):
+            if entry.subject is None:
+                self.wrong(
+                    ("identity", index),
+                    "with several issuers each needs a `subject`, or two people with one `sub` are one user: "
+                    """`subject: '"a:" + claims.sub'`, or `claims.sub` where they share their users""",
+                )
 
     def wrong(self, route: Route, message: str) -> None:
         """Add a mistake."""
@@ -123,6 +166,7 @@ class Compiling:
             return
         if isinstance(value, str):
             constant[path] = value
+            self._check(leaf(path), value, (*route, *path))
         else:
             computed[path] = value
 
@@ -134,24 +178,41 @@ class Compiling:
             message = str(first["msg"]).removeprefix("Value error, ")
             self.wrong(route, f"`{route[-1]}`: {message[0].lower()}{message[1:]}")
 
-    def rule(self, index: int) -> Rule | None:
-        """Compile one rule."""
-        entry, route = self.file.rules[index], ("rules", index)
-        when = self.expression(entry.when, TRUTH, (*route, "when"))
-        session = self.body(entry.session, (*route, "session")) if entry.session is not None else None
-        return Rule(entry.name, when, session, entry.deny) if when else None
+    def visitors(self, entry: VisitorsEntry, tenant: Tenant) -> VisitorPolicy:
+        """Compile what people get who are not logged in: the tenant's session with theirs merged over it."""
+        if not self.defaults.visitor_keys:
+            self.wrong(("visitors",), "visitors need CHATKIT_MINT_VISITOR_KEYS, which signs their cookies")
+        own = self.body(entry.session, ("visitors", "session"))
+        kept = {path: compute for path, compute in tenant.session.computed.items() if path not in own.constant}
+        constant = {path: value for path, value in tenant.session.constant.items() if path not in own.computed}
+        policy = replace(
+            tenant,
+            session=Body({**constant, **own.constant}, {**kept, **own.computed}),
+            rules=self.rules(entry.rules, ("visitors", "rules")),
+            client_may=self.client_may(entry.client_may, ("visitors", "client_may")),
+            limits=_limits(entry.quota),
+            user=None,
+        )
+        who = Visitors(self.file.tenant, frozenset(entry.origins), entry.max_age_days * SECONDS_IN["day"])
+        return VisitorPolicy(who, policy, tuple(_window(rate) for rate in entry.quota.address_mints))
 
-    def client_may(self) -> dict[contract.Path, Bound]:
+    def rules(self, entries: Sequence[RuleEntry], route: Route) -> tuple[Rule, ...]:
+        """Compile the rules, in order."""
+        rules = []
+        for index, entry in enumerate(entries):
+            when = self.expression(entry.when, TRUTH, (*route, index, "when"))
+            session = self.body(entry.session, (*route, index, "session")) if entry.session is not None else None
+            if when:
+                rules.append(Rule(entry.name, when, session, entry.deny))
+        return tuple(rules)
+
+    def client_may(self, entries: Mapping[str, BoundEntry], route: Route) -> dict[contract.Path, Bound]:
         """Compile what the caller may ask for."""
         bounds: dict[contract.Path, Bound] = {}
-        for name, entry in self.file.client_may.items():
-            path = (
-                tuple(name.split(".", 2))
-                if name.startswith("workflow.state_variables.")
-                else tuple(name.split("."))
-            )
+        for name, entry in entries.items():
+            path = tuple(name.split(".", 2)) if name.startswith("workflow.state_variables.") else tuple(name.split("."))
             if leaf(path) is None or path in (contract.USER, contract.ANCHOR):
-                self.wrong(("client_may", name), f"unknown field `{name}`{_nearest(path)}")
+                self.wrong((*route, name), f"unknown field `{name}`{_nearest(path)}")
             else:
                 bounds[path] = _bound(entry)
         return bounds
@@ -162,15 +223,20 @@ class Compiling:
         if ref.file:
             try:
                 value = ref.file.read_text(encoding="utf-8").strip()
-            except (OSError, UnicodeDecodeError) as error:
+            except (OSError, ValueError) as error:
                 self.wrong(route, f"can't read {ref.file}: {getattr(error, 'strerror', None) or error}")
                 return None
         if not value:
-            self.wrong(
-                route, f"the environment variable {ref.env} is not set" if ref.env else f"{ref.file} is empty"
-            )
+            self.wrong(route, f"the environment variable {ref.env} is not set" if ref.env else f"{ref.file} is empty")
             return None
         return SecretStr(value)
+
+    def long_secret(self, ref: SecretRef, route: Route) -> SecretStr | None:
+        """Fetch a secret that makes or checks signatures."""
+        secret = self.secret(ref, route)
+        if secret and len(secret.get_secret_value().encode(errors="surrogateescape")) < MIN_SECRET:
+            self.wrong(route, f"a secret for signatures has at least {MIN_SECRET} bytes")
+        return secret
 
     def account(self) -> Account:
         """Return where the tenant's sessions are issued."""
@@ -179,14 +245,19 @@ class Compiling:
             return Account(self.file.tenant, "authority")
         ref = entry.api_key
         key = self.secret(ref, ("upstream", "api_key")) if ref else self.defaults.openai_api_key
+        for name, value in (
+            ("api_key", key and key.get_secret_value()),
+            ("project", entry.project),
+            ("organization", entry.organization),
+        ):
+            if value and not is_header_safe(value):
+                self.wrong(("upstream", name), f"`{name}` has characters that no HTTP header can carry")
         if key is None and not ref:
             self.wrong(("upstream",), "no API key: set OPENAI_API_KEY, or `api_key: {env: NAME}` here")
         base = entry.base_url or self.defaults.openai_base_url
         if not _is_private(base):
             self.wrong(("upstream", "base_url"), "http:// would show the API key to the network; use https://")
-        return Account(
-            self.file.tenant, "openai", base, key, entry.project, entry.organization, entry.retry_creates
-        )
+        return Account(self.file.tenant, "openai", base, key, entry.project, entry.organization)
 
     def trust(self, entry: IdentityEntry, route: Route) -> Trust | None:
         """Compile one identity entry."""
@@ -210,18 +281,29 @@ class Compiling:
             leeway=entry.leeway,
             max_age=entry.max_age,
             session_ends_with_token=entry.session_ends_with_token,
+            accept_id_tokens=entry.accept_id_tokens,
         )
+
+    def _inline(self, jwks: dict[str, Any], route: Route) -> KeySource | None:
+        try:
+            text = orjson.dumps(jwks, option=orjson.OPT_SORT_KEYS).decode()
+        except TypeError:
+            problem: str | None = "holds a number that JSON can't carry"
+        else:
+            problem = self.defaults.jwks_problem(jwks)
+            if problem is None:
+                return InlineJwks(text)
+        self.wrong(route, problem or "")
+        return None
 
     def _keys(self, entry: IdentityEntry, route: Route) -> KeySource | None:
         if entry.secret:
-            secret = self.secret(entry.secret, (*route, "secret"))
-            if secret and len(secret.get_secret_value().encode()) < MIN_SECRET:
-                self.wrong((*route, "secret"), f"an HS secret has at least {MIN_SECRET} bytes")
+            secret = self.long_secret(entry.secret, (*route, "secret"))
             return SharedSecret(secret) if secret else None
         if entry.jwks_file:
             return JwksFile(Path(entry.jwks_file))
         if entry.jwks is not None:
-            return InlineJwks(orjson.dumps(entry.jwks, option=orjson.OPT_SORT_KEYS).decode())
+            return self._inline(entry.jwks, (*route, "jwks"))
         url = entry.jwks_url or entry.discovery or entry.issuer
         if not _is_private(url):
             key = "jwks_url" if entry.jwks_url else "discovery" if entry.discovery else "issuer"
@@ -233,9 +315,7 @@ class Compiling:
         )
 
 
-def _over_claims(
-    expression: Expression | None, tenant: str, otherwise: Callable[[Claims], T]
-) -> Callable[[Claims], T]:
+def _over_claims(expression: Expression | None, tenant: str, otherwise: Callable[[Claims], T]) -> Callable[[Claims], T]:
     if expression is None:
         return otherwise
     return lambda claims: expression.evaluate(Scope(claims, tenant, {}, 0.0).activation())
@@ -243,14 +323,27 @@ def _over_claims(
 
 def _is_private(url: str) -> bool:
     """Return whether what is sent to *url* stays between us and its owner."""
-    host = url.split("/", 3)[:3]
-    plain = "/".join(host)
-    return url.startswith("https://") or any(plain == each or plain.startswith(f"{each}:") for each in LOOPBACK)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    if parts.username is not None or parts.password is not None or not parts.hostname:
+        return False
+    return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK)
 
 
 def _window(rate: str) -> Window:
     count, _, unit = rate.partition("/")
     return Window(int(count), SECONDS_IN[unit])
+
+
+def _limits(quota: QuotaEntry) -> Limits:
+    live = quota.live_sessions
+    return Limits(
+        mints=tuple(_window(rate) for rate in quota.mints),
+        live=live.max if live else None,
+        excess=live.excess if live else "refuse",
+    )
 
 
 def _bound(entry: BoundEntry) -> Bound:

@@ -16,16 +16,14 @@ from service.principal import Principal
 from service.session import Grant
 
 
-def decide(
-    tenant: Tenant, principal: Principal, wishes: contract.SessionWish, *, now: float, version: str = ""
-) -> Grant:
+def decide(tenant: Tenant, principal: Principal, wishes: contract.SessionWish, *, now: float) -> Grant:
     """Return what *tenant* grants *principal*, given the caller's *wishes*; *now* is in Unix seconds.
 
     Raises `PolicyDenied` (by rule, by a wish outside `client_may`, or because an expression has no value: in
     doubt, no), `UserMismatch`, and `InvalidToken` where the token's end leaves no whole second for a session.
     """
-    activation = Scope(principal.claims, tenant.name, wishes, now).activation()
     try:
+        activation = Scope(principal.claims, tenant.name, wishes, now).activation()
         user = _map_user(tenant, principal, activation)
         fields = _apply_rules(tenant, activation)
     except ExpressionError as error:
@@ -52,7 +50,7 @@ def decide(
         account=tenant.account,
         limits=tenant.limits,
         expose_state_variables=tenant.expose_state_variables,
-        policy_version=version,
+        on_drift=tenant.on_drift,
     )
 
 
@@ -62,7 +60,10 @@ def _map_user(tenant: Tenant, principal: Principal, activation: Any) -> str:
     if tenant.pseudonym_key is None:
         return mapped
     key = tenant.pseudonym_key.get_secret_value().encode()
-    return hmac.new(key, f"{tenant.name}\0{mapped}".encode(), hashlib.sha256).hexdigest()
+    try:
+        return hmac.new(key, f"{tenant.name}\0{mapped}".encode(), hashlib.sha256).hexdigest()
+    except UnicodeEncodeError:
+        raise ExpressionError("the user is text that UTF-8 can't carry") from None
 
 
 def _apply_rules(tenant: Tenant, activation: Any) -> dict[Path, Any]:

@@ -37,7 +37,13 @@ class Scope:
     now: float
 
     def activation(self) -> Any:
-        """Return CEL's form of it, built once and used by every expression of a decision."""
+        """Return CEL's form of it, built once and used by every expression of a decision.
+
+        Raises `ExpressionError` where a text holds a NUL: CEL's binding would cut it short there, and `admin␀x`
+        would read as `admin`.
+        """
+        if _has_nul(self.claims) or _has_nul(self.request):
+            raise ExpressionError("a claim or a wish holds a NUL character")
         return _ENVIRONMENT.Activation(
             {
                 "claims": self.claims,
@@ -46,6 +52,21 @@ class Scope:
                 "now": datetime.fromtimestamp(self.now, UTC),
             }
         )
+
+
+def _has_nul(value: Any) -> bool:
+    rest = [value]
+    while rest:
+        each = rest.pop()
+        if isinstance(each, str):
+            if "\0" in each:
+                return True
+        elif isinstance(each, Mapping):
+            rest += each.keys()
+            rest += each.values()
+        elif isinstance(each, list):
+            rest += each
+    return False
 
 
 class Expression:
@@ -83,11 +104,7 @@ class Expression:
 
 def _first_line(message: str) -> str:
     first = message.partition("\n")[0]
-    return (
-        first.removeprefix("INVALID_ARGUMENT: ")
-        .removeprefix("ERROR: <input>:")
-        .removesuffix(" [INVALID_ARGUMENT]")
-    )
+    return first.removeprefix("INVALID_ARGUMENT: ").removeprefix("ERROR: <input>:").removesuffix(" [INVALID_ARGUMENT]")
 
 
 Computed = Callable[[Any], Any]
@@ -120,17 +137,17 @@ def _as_text(value: Any) -> str:
 def _split(text: str) -> list[str | Expression]:
     parts: list[str | Expression] = []
     plain, at = "", 0
-    while at < len(text):
-        if text.startswith("$${", at):
-            plain, at = plain + "${", at + 3
-        elif text.startswith("${", at):
-            end = _closing_brace(text, at + 2)
-            if plain:
-                parts.append(plain)
-            parts.append(Expression(text[at + 2 : end].strip(), ANY))
-            plain, at = "", end + 1
-        else:
-            plain, at = plain + text[at], at + 1
+    while (dollar := text.find("${", at)) >= 0:
+        if dollar > at and text[dollar - 1] == "$":
+            plain, at = f"{plain}{text[at : dollar - 1]}${{", dollar + 2
+            continue
+        plain += text[at:dollar]
+        if plain:
+            parts.append(plain)
+        end = _closing_brace(text, dollar + 2)
+        parts.append(Expression(text[dollar + 2 : end].strip(), ANY))
+        plain, at = "", end + 1
+    plain += text[at:]
     return [*parts, plain] if plain or not parts else parts
 
 

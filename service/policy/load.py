@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 
@@ -37,7 +37,10 @@ class Merged:
 
     def put(self, source: Source) -> None:
         """Merge *source* over what is here."""
-        _merge(self.tree, source.tree, ())
+        replaced: set[Route] = set()
+        _merge(self.tree, source.tree, (), replaced)
+        for route in [route for route in self.places if any(route[:n] in replaced for n in range(1, len(route)))]:
+            del self.places[route]
         self.places |= {route: (source.file, place) for route, place in source.places.items()}
 
     def mistake(self, route: Route, message: str) -> Mistake:
@@ -48,14 +51,15 @@ class Merged:
         return Mistake(file, line, column, message)
 
 
-def _merge(below: dict[str, Any], above: Mapping[str, Any], _route: Route) -> None:
+def _merge(below: dict[str, Any], above: Mapping[str, Any], route: Route, replaced: set[Route]) -> None:
     for key, value in above.items():
         if isinstance(value, dict):
             inner = below.get(key)
             fresh: dict[str, Any] = dict(inner) if isinstance(inner, dict) else {}
-            _merge(fresh, value, (*_route, key))
+            _merge(fresh, value, (*route, key), replaced)
             below[key] = fresh
         else:
+            replaced.add((*route, key))
             below[key] = value
 
 
@@ -66,8 +70,11 @@ def load_policies(directory: Path, defaults: Defaults) -> Policies:
     sources = _read_all(directory / "tenants", mistakes)
     if not sources and not mistakes:
         mistakes.append(Mistake(str(directory / "tenants"), 1, 1, "holds no tenant file (*.yaml)"))
+    broken = {Path(mistake.file).stem for mistake in mistakes if Path(mistake.file).parent.name == "templates"}
     tenants: dict[str, Tenant] = {}
     for source in sources.values():
+        if not broken.isdisjoint(_ancestry(source, templates)):
+            continue  # told already
         tenant = _load_tenant(source, templates, defaults, mistakes)
         if tenant is None:
             continue
@@ -77,7 +84,8 @@ def load_policies(directory: Path, defaults: Defaults) -> Policies:
         tenants[tenant.name] = tenant
     if mistakes:
         raise PolicyError(sorted(set(mistakes)))
-    return Policies(tenants, _by_issuer(tenants), _version(directory))
+    with_cookies = tuple(tenant for tenant in tenants.values() if tenant.cookie or tenant.visitors)
+    return Policies(tenants, _by_issuer(tenants), with_cookies, _version(directory))
 
 
 def _read_all(folder: Path, mistakes: list[Mistake]) -> dict[str, Source]:
@@ -91,6 +99,14 @@ def _read_all(folder: Path, mistakes: list[Mistake]) -> dict[str, Source]:
         except SourceError as error:
             mistakes.append(error.mistake)
     return sources
+
+
+STAND_INS: Final[Mapping[str, Any]] = {
+    "tenant": "unnamed",
+    "identity": [{"issuer": "https://login.example/", "audience": "app", "algorithms": ["ES256"]}],
+    "session": {"workflow": {"id": "wf"}},
+}
+"""For what is required and wrong, so that one run tells the mistakes in the rest too."""
 
 
 def _load_tenant(
@@ -107,9 +123,20 @@ def _load_tenant(
         file = TenantFile.model_validate(tree)
     except ValidationError as error:
         mistakes += _explained(error, merged)
-        return None
+        wrong = {each["loc"][0] for each in error.errors() if each["loc"]}
+        sound = {key: value for key, value in tree.items() if key not in wrong}
+        file = TenantFile.model_validate({**STAND_INS, **sound})
     tenant = Compiling(file, merged.mistake, mistakes, defaults).tenant()
     return tenant if len(mistakes) == before and file.enabled else None
+
+
+def _ancestry(source: Source, templates: Mapping[str, Source]) -> list[str]:
+    names: list[str] = []
+    parent = source.tree.get("extends")
+    while isinstance(parent, str) and parent not in names:
+        names.append(parent)
+        parent = templates[parent].tree.get("extends") if parent in templates else None
+    return names
 
 
 def _layers(source: Source, templates: Mapping[str, Source], mistakes: list[Mistake]) -> list[Source]:
@@ -134,16 +161,29 @@ def _layers(source: Source, templates: Mapping[str, Source], mistakes: list[Mist
 def _explained(error: ValidationError, merged: Merged) -> list[Mistake]:
     mistakes = []
     for each in error.errors(include_input=False, include_url=False):
-        route = tuple(each["loc"])
+        route = _written(tuple(each["loc"]), each["type"], merged)
         message = each["msg"].removeprefix("Value error, ")
         if each["type"] == "extra_forbidden":
             message = f"unknown key `{route[-1]}`{_meant(str(route[-1]), route)}"
         elif each["type"] == "missing":
             message = f"`{route[-1]}` is missing"
-        elif route and isinstance(route[-1], str):
-            message = f"`{route[-1]}`: {message[0].lower()}{message[1:]}"
+        elif each["type"] != "value_error" and (name := _name(route)):
+            message = f"`{name}`: {message[0].lower()}{message[1:]}"
         mistakes.append(merged.mistake(route, message))
     return mistakes
+
+
+def _written(loc: tuple[str | int, ...], kind: str, merged: Merged) -> Route:
+    """Return the part of Pydantic's place that stands in a file: a union adds the names of its branches."""
+    route: Route = ()
+    for part in loc:
+        if (*route, part) in merged.places or (part == loc[-1] and kind == "missing"):
+            route = (*route, part)
+    return route
+
+
+def _name(route: Route) -> str | None:
+    return next((part for part in reversed(route) if isinstance(part, str)), None)
 
 
 def _meant(key: str, route: tuple[str | int, ...]) -> str:

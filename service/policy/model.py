@@ -35,6 +35,12 @@ Text = Annotated[str, Field(min_length=1, max_length=2048)]
 Rate = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,8}/(second|minute|hour|day)$")]
 """`10/minute`."""
 FileName = Annotated[Path, Field(strict=False)]
+Origin = Annotated[
+    str,
+    StringConstraints(pattern=r"^(https://[a-z0-9.-]+(:[0-9]{1,5})?|http://(localhost|127\.0\.0\.1)(:[0-9]{1,5})?)$"),
+]
+"""Exactly as a browser sends it: `https://app.example.com`; http only on loopback."""
+Origins = Annotated[list[Origin], Field(min_length=1)]
 
 
 class Shape(BaseModel):
@@ -74,13 +80,12 @@ class IdentityEntry(Shape):
     leeway: Annotated[int, Field(ge=0, le=300)] = 30
     max_age: Annotated[int, Field(ge=60, le=31 * 86_400)] = 86_400
     session_ends_with_token: bool = False
+    accept_id_tokens: bool = False
 
     @model_validator(mode="after")
     def _one_source_of_keys(self) -> "IdentityEntry":
         sources = [
-            name
-            for name in ("discovery", "jwks_url", "jwks_file", "jwks", "secret")
-            if getattr(self, name) is not None
+            name for name in ("discovery", "jwks_url", "jwks_file", "jwks", "secret") if getattr(self, name) is not None
         ]
         if len(sources) > 1:
             raise ValueError(f"keys come from one place; keep one of {', '.join(sources)}")
@@ -98,7 +103,6 @@ class UpstreamEntry(Shape):
     base_url: Text | None = None
     project: Text | None = None
     organization: Text | None = None
-    retry_creates: bool = False
 
     @field_validator("base_url")
     @classmethod
@@ -173,6 +177,38 @@ class QuotaEntry(Shape):
     live_sessions: LiveSessions | None = None
 
 
+class CookieEntry(Shape):
+    """Access tokens come in a cookie of this name, from pages of these origins."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$")]
+    origins: Origins
+
+
+class VisitorQuota(QuotaEntry):
+    """As for users; besides, per client address: a visitor who drops the cookie is a new visitor."""
+
+    address_mints: Annotated[list[Rate], Field(min_length=1)] = ["60/hour"]
+
+
+class VisitorsEntry(Shape):
+    """People who are not logged in. What stands here is merged over, or replaces, what users get."""
+
+    origins: Origins
+    max_age_days: Annotated[int, Field(ge=1, le=365)] = 30
+    session: dict[str, Any] = {}
+    rules: list[RuleEntry] = []
+    client_may: dict[str, BoundEntry] = {}
+    quota: VisitorQuota = VisitorQuota()
+
+
+class ServiceKeyEntry(Shape):
+    """A server that may act for the tenant; `chatkit-mint service-key` makes one."""
+
+    name: Text
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    may: Annotated[list[Literal["logout", "read"]], Field(min_length=1)]
+
+
 class TenantFile(Shape):
     """A tenant's file with its templates merged in."""
 
@@ -186,5 +222,8 @@ class TenantFile(Shape):
     rules: list[RuleEntry] = []
     client_may: dict[str, BoundEntry] = {}
     quota: QuotaEntry = QuotaEntry()
+    cookie: CookieEntry | None = None
+    visitors: VisitorsEntry | None = None
+    service_keys: list[ServiceKeyEntry] = []
     expose_state_variables: bool = False
     on_drift: Literal["report", "cancel"] = "report"

@@ -8,8 +8,8 @@ from pydantic import SecretStr
 
 from service.contract import Flat, Path
 from service.policy.expressions import Computed, Expression
-from service.principal import Trust
-from service.session import Account, Limits
+from service.principal import Principal, ServiceKey, TokenCookie, Trust, Visitors
+from service.session import Account, Limits, Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,28 @@ class Tenant:
     limits: Limits
     expose_state_variables: bool
     on_drift: Literal["report", "cancel"]
+    cookie: TokenCookie | None = None
+    visitors: "VisitorPolicy | None" = None
+    service_keys: tuple[ServiceKey, ...] = ()
+
+    @property
+    def fence_for(self) -> float:
+        """How long a logout must be remembered so that no credential of this tenant outlives it, in seconds."""
+        ages = [trust.fence_for for trust in self.trusts]
+        return max([*ages, self.visitors.who.max_age + 60.0 if self.visitors else 0.0])
+
+    def policy_for(self, principal: Principal) -> "Tenant":
+        """Return what decides about *principal*: visitors have rules of their own."""
+        return self.visitors.policy if principal.visitor and self.visitors else self
+
+
+@dataclass(frozen=True, slots=True)
+class VisitorPolicy:
+    """Who may come in without a login, and what they get."""
+
+    who: Visitors
+    policy: Tenant
+    address_mints: tuple[Window, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,5 +96,7 @@ class Policies:
     tenants: Mapping[str, Tenant]
     trusts: Mapping[str, tuple[Trust, ...]]
     """By issuer."""
+    with_cookies: tuple[Tenant, ...] = ()
+    """Those to whom a caller may come with a cookie: a user's token, or a visitor's."""
     version: str = field(default="")
     """A hash of the files, the same on every replica that read the same files."""

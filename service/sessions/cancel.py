@@ -1,30 +1,46 @@
-"""Cancel sessions upstream, side by side, and keep in the queue whatever upstream did not confirm."""
+"""Cancel sessions upstream, side by side, and keep in the queue whatever upstream did not confirm.
+
+Who queues something lists the user as due *before*; only the sweeper takes a user off that list. So whatever happens
+to the process between any two lines here, what is queued will be tried again.
+"""
 
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from enum import Enum, auto
+from typing import Any, Final
 
 import structlog
 
 from service.errors import Refusal, UpstreamUnavailable
-from service.observe.logs import note
+from service.observe.logs import note, where
 from service.observe.metrics import Metrics
 from service.session import Account, Live, Session
-from service.store.queue import CancelQueue, Claim
-from service.store.records import Queued, UserKeys
+from service.store.queue import CancelQueue
+from service.store.records import KEEP, Queued, UserKeys
+from service.store.sessions import Admission
 from service.upstream.issuer import SessionIssuer
 
-CONCURRENCY: Final = 64
-"""Cancels under way in one process."""
-MARGIN: Final = 2.0
-"""Seconds that a claim outlasts the wait of the request that took it."""
-FIRST_RETRY, LAST_RETRY = 1.0, 60.0
+PER_ACCOUNT: Final = 32
+"""Cancels under way at one account from one process, for those who wait and for the sweeper each."""
+LISTED_FOR: Final = 10.0
+"""Seconds before a sweeper may look at a user who is listed first and queued for next: longer than Redis may take."""
+PUT_AWAY_RETRY: Final = 0.2
+"""Seconds before the records of an abandoned session are tried to be put right again; doubled each time."""
+FIRST_RETRY, LAST_RETRY = 1.0, 30.0
 """Seconds between tries: doubled each time, with up to half of it taken off by chance."""
 
 log = structlog.get_logger()
+
+
+class _Outcome(Enum):
+    CANCELLED = auto()
+    OVER = auto()
+    """Past its end, by any clock: it ended uncancelled."""
+    FAILED = auto()
+    NOT_TRIED = auto()
 
 
 @dataclass(slots=True)
@@ -32,115 +48,162 @@ class CancelReport:
     """What became of the sessions: `cancelled` are confirmed or gone, `pending` will be tried again."""
 
     cancelled: list[str] = field(default_factory=list)
+    over: list[str] = field(default_factory=list)
     pending: list[Queued] = field(default_factory=list)
     sessions: dict[str, Session] = field(default_factory=dict)
     """As upstream answered, by id, where it did."""
+    left: int = 0
+    """Queued for the user after all this, by whomever."""
 
 
 class Canceller:
-    """Cancels queued sessions. *account_of* gives a tenant's account as the policies stand now."""
+    """Cancels queued sessions. *account_at* gives a tenant's account at the place where a session was issued."""
 
     def __init__(
         self,
         queue: CancelQueue,
         issuers: Mapping[str, SessionIssuer],
-        account_of: Callable[[str], Account | None],
+        account_at: Callable[[str, str], Account | None],
         metrics: Metrics,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._queue = queue
         self._issuers = issuers
-        self._account_of = account_of
+        self._account_at = account_at
         self._metrics = metrics
         self._clock = clock
-        self._slots = asyncio.Semaphore(CONCURRENCY)
+        self._slots: dict[tuple[str, str, bool], asyncio.Semaphore] = {}
         self._running: set[asyncio.Task[None]] = set()
 
-    async def settle(self, claim: Claim, queued: Sequence[Queued], *, wait: float) -> CancelReport:
+    async def settle(
+        self, keys: UserKeys, queued: Sequence[Queued], *, wait: float, sweeping: bool = False
+    ) -> CancelReport:
         """Cancel *queued* within *wait* seconds and settle the queue; what remains stays due."""
         report = CancelReport()
-        tasks = {asyncio.create_task(self._one(claim.keys, each)): each for each in queued}
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=wait)
-            for task in late:
+        tasks = {asyncio.create_task(self._one(keys, each, report, sweeping=sweeping)): each for each in queued}
+        try:
+            if tasks:
+                await asyncio.wait(tasks, timeout=wait)
+        finally:
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
+        failed = []
         for task, each in tasks.items():
-            if task.cancelled() or task.exception() is not None:
+            outcome = _Outcome.NOT_TRIED if task.cancelled() else task.result()
+            if outcome is _Outcome.CANCELLED:
+                report.cancelled.append(each.id)
+            elif outcome is _Outcome.OVER:
+                report.over.append(each.id)
+            else:
                 report.pending.append(each)
-                continue
-            report.cancelled.append(each.id)
-            session = task.result()
-            if session is not None:
-                report.sessions[each.id] = session
-        await self._queue.settle(claim.keys, report.cancelled, report.pending)
-        delay = min((backoff(each.attempts) for each in report.pending), default=None)
-        await self._queue.release(claim, delay=delay)
+                if outcome is _Outcome.FAILED:
+                    failed.append(each)
+        report.left = await self._queue.settle(keys, [*report.cancelled, *report.over], failed)
+        if report.pending and not sweeping:
+            await self._queue.schedule(keys, delay=self.next_try(report.pending))
         return report
 
-    async def abandon(self, keys: UserKeys, live: Live, account: Account) -> None:
-        """End a session that could not be recorded: its secret never leaves, and it shall not live on.
+    def next_try(self, pending: Sequence[Queued]) -> float:
+        """Return when to try again, in seconds: backed off, but not past the end of what is still live."""
+        now = self._clock()
+        return min(max(0.2, min(backoff(each.attempts), each.expires_at - now - 1)) for each in pending)
 
-        Tried upstream first, since what stands in the way may be Redis; queued if upstream doesn't confirm.
+    async def abandon(self, admission: Admission, live: Live, account: Account) -> None:
+        """End a session that can't be recorded: its secret never leaves, and it shall not live on.
+
+        Tried upstream first, since what stands in the way may be Redis. The records are put right in the background:
+        nobody need wait for a Redis that doesn't answer.
         """
+        cancelled = await self._cancelled_at_once(live, account)
+        self._metrics.cancels.labels("not_recorded", "cancelled" if cancelled else "pending").inc()
+        self._spawn(self._put_away(admission, live, account, cancelled=cancelled))
+
+    async def _cancelled_at_once(self, live: Live, account: Account) -> bool:
         try:
             await self._issuers[account.kind].cancel(account, live.id)
-        except Refusal as refusal:
-            self._metrics.cancels.labels("not_recorded", "pending").inc()
-            log.warning(
-                "abandoned_session_not_cancelled", session_id=live.id, tenant=keys.tenant, code=refusal.code
-            )
-        else:
-            self._metrics.cancels.labels("not_recorded", "cancelled").inc()
-            return
-        try:
-            await self._queue.schedule(keys, delay=0)
-            await self._queue.put(keys, live, reason="not_recorded")
-        except Refusal:
-            # Neither upstream nor Redis: it ends by itself, and nobody holds its secret.
+        except Exception as error:  # noqa: BLE001  (whatever it is, the session must be queued)
+            log.warning("abandoned_session_pending", session_id=live.id, tenant=account.tenant, error=where(error)[0])
+            return False
+        return True
+
+    async def _put_away(self, admission: Admission, live: Live, account: Account, *, cancelled: bool) -> None:
+        """Queue the session; or, cancelled already, forget it: the record may be made, and only its answer lost."""
+        keys, delay = admission.keys, PUT_AWAY_RETRY
+        while self._clock() < live.expires_at + KEEP:
+            try:
+                if not cancelled:
+                    await self._queue.schedule(keys, delay=LISTED_FOR)
+                    await self._queue.put(keys, live, reason="not_recorded")
+                    await self._queue.schedule(keys, delay=0)
+                await self._queue.forget(keys, live.id, admission.lease)
+            except Refusal:
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, LAST_RETRY)
+                cancelled = cancelled or await self._cancelled_at_once(live, account)
+            else:
+                return
+        if not cancelled:
+            # Neither upstream nor Redis all its life long: it has ended by itself, and nobody held its secret.
             self._metrics.orphans.labels(keys.tenant).inc()
-            log.error("session_left_to_expire", session_id=live.id, tenant=keys.tenant, expires_at=live.expires_at)
+            log.error("session_left_to_expire", session_id=live.id, tenant=keys.tenant)
 
-    def begin(self, keys: UserKeys, session_ids: Sequence[str]) -> None:
-        """Cancel sessions that are queued already, without anyone waiting for it."""
-        if session_ids:
-            task = asyncio.create_task(self._in_background(keys))
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+    def begin(self, keys: UserKeys, queued: Sequence[Queued]) -> None:
+        """Cancel what was just queued, without anyone waiting for it."""
+        if queued:
+            self._spawn(self._in_background(keys, queued))
 
-    async def finish(self) -> None:
-        """Wait for the cancels that nobody waits for."""
+    async def finish(self, *, within: float) -> None:
+        """Wait for what nobody waits for, at most *within* seconds."""
+        if self._running:
+            await asyncio.wait(self._running, timeout=within)
+        for task in self._running:
+            task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
 
-    async def _in_background(self, keys: UserKeys) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _in_background(self, keys: UserKeys, queued: Sequence[Queued]) -> None:
         try:
-            claim = await self._queue.schedule(keys, delay=MARGIN * 5)
-            await self.settle(claim, await self._queue.queued(keys), wait=MARGIN * 4)
+            await self.settle(keys, queued, wait=LISTED_FOR / 2)
         except Refusal as refusal:
             log.warning("cancels_left_to_sweeper", tenant=keys.tenant, code=refusal.code)
 
-    async def _one(self, keys: UserKeys, queued: Queued) -> Session | None:
-        """Cancel one; None where it is gone or past its end. Raises the refusal where it may be live."""
-        if queued.expires_at <= self._clock():
+    async def _one(self, keys: UserKeys, queued: Queued, report: CancelReport, *, sweeping: bool) -> _Outcome:
+        if queued.expires_at + KEEP <= self._clock():
             self._metrics.cancels.labels(queued.reason, "expired").inc()
             log.warning("session_expired_uncancelled", session_id=queued.id, tenant=keys.tenant)
-            return None
+            return _Outcome.OVER
+        tried = False
         try:
-            async with self._slots:
-                session = await self._cancel(keys.tenant, queued.id)
-        except Refusal as refusal:
+            async with self._slot(keys.tenant, queued.live.place, sweeping=sweeping):
+                tried = True
+                session = await self._cancel(keys.tenant, queued.live)
+        except asyncio.CancelledError:
+            # Out of time. A try that began counts, so that the next one is backed off.
+            return _Outcome.FAILED if tried else _Outcome.NOT_TRIED
+        except Exception as error:  # noqa: BLE001  (one session's trouble must not keep the others from being settled)
             self._metrics.cancels.labels(queued.reason, "failed").inc()
-            note(cancel_failed=refusal.reason or refusal.code)
-            raise
+            note(cancel_failed=(error.reason or error.code) if isinstance(error, Refusal) else where(error))
+            return _Outcome.FAILED
         self._metrics.cancels.labels(queued.reason, "cancelled").inc()
-        return session
+        if session is not None:
+            report.sessions[queued.id] = session
+        return _Outcome.CANCELLED
 
-    async def _cancel(self, tenant: str, session_id: str) -> Session | None:
-        account = self._account_of(tenant)
+    async def _cancel(self, tenant: str, live: Live) -> Session | None:
+        account = self._account_at(tenant, live.place)
         if account is None:
-            raise UpstreamUnavailable(f"tenant {tenant} is not loaded: nobody knows its key")
-        return await self._issuers[account.kind].cancel(account, session_id)
+            raise UpstreamUnavailable(f"tenant {tenant} has no account where the session was issued")
+        return await self._issuers[account.kind].cancel(account, live.id)
+
+    def _slot(self, tenant: str, place: str, *, sweeping: bool) -> asyncio.Semaphore:
+        """One account's slots, and apart from them the sweeper's: nobody waits for another's dead upstream."""
+        return self._slots.setdefault((tenant, place, sweeping), asyncio.Semaphore(PER_ACCOUNT))
 
 
 def backoff(attempts: int) -> float:

@@ -6,7 +6,7 @@ from service.errors import NotFound, UpstreamUnavailable
 from service.observe.logs import note
 from service.principal import Principal
 from service.session import Session, Status
-from service.sessions.cancel import MARGIN, Canceller
+from service.sessions.cancel import LISTED_FOR, Canceller
 from service.store.queue import CancelQueue
 from service.store.records import UserKeys
 from service.store.sessions import SessionStore
@@ -29,19 +29,24 @@ class Logout:
         self._canceller = canceller
         self._wait = wait
 
-    async def __call__(self, principal: Principal, *, everywhere: bool) -> LogoutReport:
-        """End the principal's login, or (*everywhere*, or where tokens carry no login) every login of the user."""
-        keys = UserKeys.of(principal.tenant, principal.subject)
-        # The list of due users lives in another slot than the user's queue, so it is written first.
-        claim = await self._queue.schedule(keys, delay=self._wait + MARGIN)
-        queued = await self._store.revoke(
-            keys,
-            login=None if everywhere else principal.login,
-            issued_at=principal.issued_at,
-            remember=principal.fence_for,
-            reason="logout",
+    async def __call__(self, principal: Principal, *, everywhere: bool, remember: float) -> LogoutReport:
+        """End the principal's login, or (*everywhere*, or where tokens carry no login) every login of the user.
+
+        *remember* is how long that must be known so that no older token of the tenant outlives it, in seconds.
+        """
+        login = None if everywhere else principal.login
+        return await self.user(
+            principal.tenant, principal.subject, login=login, issued_at=principal.issued_at, remember=remember
         )
-        report = await self._canceller.settle(claim, queued, wait=self._wait)
+
+    async def user(
+        self, tenant: str, subject: str, *, remember: float, login: str | None = None, issued_at: float = 0.0
+    ) -> LogoutReport:
+        """End one login of a user, or (None) all of them; *issued_at* is the asking token's `iat`, if there is one."""
+        keys = UserKeys.of(tenant, subject)
+        await self._queue.schedule(keys, delay=LISTED_FOR)
+        queued = await self._store.revoke(keys, login=login, issued_at=issued_at, remember=remember, reason="logout")
+        report = await self._canceller.settle(keys, queued, wait=self._wait)
         note(cancelled=len(report.cancelled), pending=len(report.pending))
         return LogoutReport(len(report.cancelled), len(report.pending))
 
@@ -52,12 +57,11 @@ class Logout:
         not confirm: the cancel is then tried again until the session has expired.
         """
         keys = UserKeys.of(principal.tenant, principal.subject)
-        claim = await self._queue.schedule(keys, delay=self._wait + MARGIN)
+        await self._queue.schedule(keys, delay=LISTED_FOR)
         queued = await self._store.retire(keys, session_id, reason="cancel")
         if queued is None:
-            await self._queue.release(claim, delay=None)
             raise NotFound("not among the caller's live sessions")
-        report = await self._canceller.settle(claim, [queued], wait=self._wait)
+        report = await self._canceller.settle(keys, [queued], wait=self._wait)
         if report.pending:
             raise UpstreamUnavailable("cancel not confirmed; it is being retried")
         note(session_id=session_id)

@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from service.contract import dotted, flatten
 from service.errors import Refusal, UpstreamInvalid
@@ -14,9 +15,9 @@ from service.observe.logs import note
 from service.observe.metrics import Metrics
 from service.principal import Principal
 from service.session import Grant, Live, Minted
-from service.sessions.cancel import Canceller
-from service.store.records import LEASE_MARK
-from service.store.sessions import Admission, SessionStore, rate_headers
+from service.sessions.cancel import LISTED_FOR, Canceller
+from service.store.queue import CancelQueue
+from service.store.sessions import Admission, Crowded, SessionStore, rate_headers
 from service.upstream.issuer import SessionIssuer
 
 
@@ -34,6 +35,7 @@ class Mint:
     def __init__(
         self,
         store: SessionStore,
+        queue: CancelQueue,
         issuers: Mapping[str, SessionIssuer],
         canceller: Canceller,
         metrics: Metrics,
@@ -42,6 +44,7 @@ class Mint:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
+        self._queue = queue
         self._issuers = issuers
         self._canceller = canceller
         self._metrics = metrics
@@ -68,32 +71,47 @@ class Mint:
         await asyncio.gather(*self._running, return_exceptions=True)
 
     async def _issue(self, principal: Principal, grant: Grant, admission: Admission) -> Minted:
+        def live(session_id: str, expires_at: int) -> Live:
+            return Live(
+                id=session_id,
+                user=grant.user,
+                workflow=grant.body["workflow"]["id"],
+                login=principal.login,
+                created_at=started,
+                expires_at=expires_at,
+                issued_at=principal.issued_at,
+                place=grant.account.place,
+            )
+
         started = self._clock()
         try:
             minted = await self._issuers[grant.account.kind].create(grant.account, grant.body)
-            if minted.session.id.startswith(LEASE_MARK):
-                raise UpstreamInvalid("the id can't be told from a lease")
-        except Refusal:
-            await self._forgo(admission)
+        except Exception as error:
+            if isinstance(error, UpstreamInvalid) and error.session_id:
+                unusable = live(error.session_id, int(started) + grant.seconds)
+                await self._canceller.abandon(admission, unusable, grant.account)
+            else:
+                await self._forgo(admission)
             raise
-        session = minted.session
-        live = Live(
-            id=session.id,
-            user=grant.user,
-            workflow=session.workflow["id"],
-            login=principal.login,
-            created_at=int(started),
-            expires_at=session.expires_at,
-        )
+        new = live(minted.session.id, minted.session.expires_at)
         try:
-            evicted = await self._store.record(principal, admission, live, grant.limits)
-        except Refusal:
-            await self._canceller.abandon(admission.keys, live, grant.account)
+            self._check_drift(grant, minted)
+            await self._record(principal, grant, admission, new)
+        except Exception:
+            await self._canceller.abandon(admission, new, grant.account)
             raise
-        self._canceller.begin(admission.keys, evicted)
-        self._report_drift(grant, minted)
-        note(session_id=session.id)
+        note(session_id=new.id)
         return minted
+
+    async def _record(self, principal: Principal, grant: Grant, admission: Admission, new: Live) -> None:
+        try:
+            await self._store.record(principal, admission, new, grant.limits)
+        except Crowded:
+            # Older sessions must give way. Their user is listed before they are queued.
+            await self._queue.schedule(admission.keys, delay=LISTED_FOR)
+            self._canceller.begin(
+                admission.keys, await self._store.record(principal, admission, new, grant.limits, listed=True)
+            )
 
     async def _forgo(self, admission: Admission) -> None:
         try:
@@ -101,21 +119,25 @@ class Mint:
         except Refusal as refusal:
             note(lease_left_to_lapse=refusal.code)
 
-    def _report_drift(self, grant: Grant, minted: Minted) -> None:
-        """Count what upstream resolved differently than policy asked."""
-        told = flatten(
-            {
-                "workflow": minted.session.workflow,
-                "rate_limits": minted.session.rate_limits,
-                "chatkit_configuration": minted.session.chatkit_configuration,
-            }
-        )
+    def _check_drift(self, grant: Grant, minted: Minted) -> None:
+        """Count what upstream resolved differently than policy asked; raise where the tenant wants no such session."""
+        session = minted.session
+        told: dict[str, Any] = {
+            "workflow": session.workflow,
+            "rate_limits": session.rate_limits,
+            "chatkit_configuration": session.chatkit_configuration,
+        }
+        resolved = flatten(told)
         drifted = [
             dotted(path)
             for path, asked in flatten(grant.body).items()
-            if path in told and told[path] is not None and told[path] != asked
+            if path in resolved and resolved[path] is not None and resolved[path] != asked
         ]
+        if not drifted:
+            return
+        note(drift=drifted)
         for field in drifted:
-            self._metrics.drift.labels(field).inc()
-        if drifted:
-            note(drift=drifted)
+            # A state variable's name is the tenant's own, and there may be many.
+            self._metrics.drift.labels(".".join(field.split(".")[:2])).inc()
+        if grant.on_drift == "cancel":
+            raise UpstreamInvalid(f"upstream resolved {', '.join(drifted)} differently than policy asked")

@@ -1,6 +1,7 @@
 """The sweeper: in every replica, retry what is still to be cancelled until upstream confirms or it has expired."""
 
 import asyncio
+from collections import Counter
 from typing import Final
 
 import structlog
@@ -12,12 +13,16 @@ from service.store.queue import CancelQueue, Claim
 
 INTERVAL: Final = 0.5
 """Seconds between looks at the list of due users."""
+PATIENCE: Final = 5.0
+"""Seconds between looks while Redis fails."""
 BATCH: Final = 50
 """Users taken from a shard at once."""
+PER_TENANT: Final = 200
+"""Users of one tenant under way at once: past it, a dead upstream's cancels make room for the others'."""
 WAIT: Final = 20.0
 """Seconds for one user's cancels."""
 HIDDEN: Final = 30.0
-"""Seconds that a claim hides its user from other sweepers: longer than `WAIT`, so that a claim isn't doubled."""
+"""Seconds that a claim hides its user from other sweepers: longer than `WAIT`, so that no claim is doubled."""
 
 log = structlog.get_logger()
 
@@ -28,29 +33,61 @@ class Sweeper:
     def __init__(self, queue: CancelQueue, canceller: Canceller) -> None:
         self._queue = queue
         self._canceller = canceller
+        self._running: set[asyncio.Task[None]] = set()
+        self._per_tenant: Counter[str] = Counter()
 
     async def run(self) -> None:
         """Sweep for ever. Redis being away is no reason to stop."""
-        while True:
-            try:
-                swept = await self.once()
-            except Refusal as refusal:
-                log.warning("sweep_failed", code=refusal.code, reason=refusal.reason)
-                swept = 0
-            except Exception as error:  # noqa: BLE001  (a defect must not end the promise that cancels are retried)
-                log.error("sweep_failed", error=where(error))
-                swept = 0
-            if not swept:
-                await asyncio.sleep(INTERVAL)
+        failing = False
+        try:
+            while True:
+                try:
+                    await self._take()
+                    failing = False
+                except Refusal as refusal:
+                    if not failing:
+                        log.warning("sweep_failed", code=refusal.code, reason=refusal.reason)
+                    failing = True
+                await asyncio.sleep(PATIENCE if failing else INTERVAL)
+        finally:
+            for task in self._running:
+                task.cancel()
+            await asyncio.gather(*self._running, return_exceptions=True)
 
     async def once(self) -> int:
-        """Take what is due, cancel it, and return how many users that were."""
+        """Take what is due, see it through, and return how many users that were."""
+        taken = await self._take()
+        await asyncio.gather(*self._running)
+        return taken
+
+    async def _take(self) -> int:
         claims = await self._queue.claim(hidden=HIDDEN, most=BATCH)
-        results = await asyncio.gather(*(self._one(claim) for claim in claims), return_exceptions=True)
-        for result in results:
-            if isinstance(result, Exception) and not isinstance(result, Refusal):
-                log.error("sweep_failed", error=where(result))
+        for claim in claims:
+            # Each on its own: a slow tenant's cancels keep nobody else's waiting.
+            task = asyncio.create_task(self._see_through(claim))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
         return len(claims)
 
-    async def _one(self, claim: Claim) -> None:
-        await self._canceller.settle(claim, await self._queue.queued(claim.keys), wait=WAIT)
+    async def _see_through(self, claim: Claim) -> None:
+        tenant = claim.keys.tenant
+        self._per_tenant[tenant] += 1
+        try:
+            if self._per_tenant[tenant] > PER_TENANT:
+                await self._queue.release(claim, delay=PATIENCE)
+                return
+            queued = await self._queue.queued(claim.keys)
+            report = await self._canceller.settle(claim.keys, queued, wait=WAIT, sweeping=True)
+            if report.pending:
+                await self._queue.release(claim, delay=self._canceller.next_try(report.pending))
+            else:
+                # Who queued more meanwhile listed the user anew: then the score has changed, and this does nothing.
+                await self._queue.release(claim, delay=None if not report.left else 0.0)
+        except Refusal as refusal:
+            log.warning("sweep_failed", tenant=tenant, code=refusal.code, reason=refusal.reason)
+        except Exception as error:  # noqa: BLE001  (a defect must not end the promise that cancels are retried)
+            log.error("sweep_failed", tenant=tenant, error=where(error))
+        finally:
+            self._per_tenant[tenant] -= 1
+            if not self._per_tenant[tenant]:
+                del self._per_tenant[tenant]

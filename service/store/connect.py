@@ -1,5 +1,6 @@
-"""A Redis client whose every call is bounded: in time, in connections, in retries."""
+"""A Redis client, and the guard that bounds its every use: in time, in connections, in retries."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -8,14 +9,16 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from service.errors import StoreUnavailable
 from service.observe.metrics import Metrics
 
 
 def connect(url: str, *, timeout: float, connections: int) -> Redis:
-    """Return a client for *url*; *timeout* is in seconds and bounds connecting, waiting and answering each.
+    """Return a client for *url*; *timeout* is in seconds, for connecting. `RedisGuard` bounds the rest.
+
+    No `socket_timeout`: with one, redis-py 8.1 sends by way of `asyncio.wait_for`, which up to Python 3.11 can swallow
+    a cancellation, and with it the deadline around the call.
 
     One retry, and only on a lost connection: a pooled one may have died unnoticed. After a timeout nobody knows
     what was done, so the caller is told instead.
@@ -24,19 +27,30 @@ def connect(url: str, *, timeout: float, connections: int) -> Redis:
         url,
         max_connections=connections,
         timeout=timeout,
-        socket_timeout=timeout,
+        socket_timeout=None,
         socket_connect_timeout=timeout,
         retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
         health_check_interval=0,
     )
-    return Redis(connection_pool=pool)
+    return Redis.from_pool(pool)  # closes the pool with itself
 
 
-@asynccontextmanager
-async def store_errors(metrics: Metrics) -> AsyncIterator[None]:
-    """Turn every way in which Redis can fail into `StoreUnavailable`."""
-    try:
-        yield
-    except (RedisError, RedisConnectionError, RedisTimeoutError, OSError, TimeoutError) as error:
-        metrics.store_errors.inc()
-        raise StoreUnavailable(f"Redis: {type(error).__name__}") from error
+class RedisGuard:
+    """Bounds each use of Redis as a whole and turns every way in which it can fail into `StoreUnavailable`.
+
+    *deadline* is in seconds: waiting for a connection, making one, asking and a retry all count.
+    """
+
+    def __init__(self, metrics: Metrics, *, deadline: float) -> None:
+        self._metrics = metrics
+        self._deadline = deadline
+
+    @asynccontextmanager
+    async def __call__(self) -> AsyncIterator[None]:
+        """Guard what is inside."""
+        try:
+            async with asyncio.timeout(self._deadline):
+                yield
+        except (RedisError, OSError, TimeoutError) as error:
+            self._metrics.store_errors.inc()
+            raise StoreUnavailable(f"Redis: {type(error).__name__}") from error

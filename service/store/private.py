@@ -8,21 +8,30 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+import structlog
 from pydantic import SecretStr
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+log = structlog.get_logger()
+
 START_TIMEOUT: Final = 15.0
 """Seconds; loading a large append-only file takes a while."""
 STOP_TIMEOUT: Final = 5.0
+RESTART_DELAY: Final = 0.5
+"""Seconds before a server that ended by itself is started again."""
+MAX_SOCKET_PATH: Final = 100
+"""Bytes; systems allow 104 to 108."""
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -52,7 +61,7 @@ async def private_redis(directory: Path) -> AsyncIterator[str]:
     Raises `NoRedis` where none can be started, or where another process uses *directory*.
     """
     server = find_redis_server()
-    directory.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240  (once, before anything is served)
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)  # noqa: ASYNC240  (once, before anything is served)
     lock = os.open(directory / "lock", os.O_CREAT | os.O_RDWR, 0o600)
     try:
         # Two servers would write one append-only file to pieces. The server inherits the lock, so it is free only
@@ -62,17 +71,41 @@ async def private_redis(directory: Path) -> AsyncIterator[str]:
         os.close(lock)
         raise NoRedis(f"another chatkit-mint uses {directory}: stop it, or set CHATKIT_MINT_REDIS_DIR") from None
     try:
-        # Not in `directory`: a socket's path may have no more than 107 bytes.
-        with tempfile.TemporaryDirectory(prefix="chatkit-mint-") as runtime:
-            socket = Path(runtime) / "redis.sock"
-            process = await _start(server, directory, socket, lock)
+        with _socket_folder(directory) as folder:
+            socket = folder / "redis.sock"
+            start = partial(_start, server, directory, socket, lock)
+            process = await start()
+            await _answers(socket, process, directory)
+            keeping = asyncio.create_task(_keep(process, start))
             try:
-                await _answers(socket, process, directory)
                 yield f"unix://{socket}"
             finally:
-                await _stop(process)
+                keeping.cancel()
+                await asyncio.gather(keeping, return_exceptions=True)
     finally:
         os.close(lock)
+
+
+@contextmanager
+def _socket_folder(directory: Path) -> Iterator[Path]:
+    """Give *directory*, or a temporary one where its path is longer than a socket's may be."""
+    if len(str(directory.resolve())) <= MAX_SOCKET_PATH - len("/redis.sock"):
+        yield directory.resolve()
+        return
+    with tempfile.TemporaryDirectory(prefix="chatkit-mint-") as folder:
+        yield Path(folder)
+
+
+async def _keep(process: Process, start: Callable[[], Awaitable[Process]]) -> None:
+    """Start the server again whenever it ends by itself; stop it when this is cancelled."""
+    try:
+        while True:
+            await process.wait()
+            log.error("private_redis_ended", exit_code=process.returncode)
+            await asyncio.sleep(RESTART_DELAY)
+            process = await start()
+    finally:
+        await _stop(process)
 
 
 @asynccontextmanager
@@ -85,7 +118,7 @@ async def with_redis(configured: SecretStr | None, directory: Path) -> AsyncIter
         yield SecretStr(url)
 
 
-async def _start(server: Path, directory: Path, socket: Path, lock: int) -> asyncio.subprocess.Process:
+async def _start(server: Path, directory: Path, socket: Path, lock: int) -> Process:
     options = {
         "--port": "0",
         "--unixsocket": str(socket),
@@ -105,15 +138,17 @@ async def _start(server: Path, directory: Path, socket: Path, lock: int) -> asyn
         pass_fds=(lock,),
         # Away from the terminal's Ctrl-C: it must outlive the last request. But not us, even if we are killed.
         start_new_session=True,
-        preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+        preexec_fn=_before_exec,
     )
 
 
-def _end_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def _before_exec() -> None:
+    os.umask(0o077)  # its files hold who talks when
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-async def _answers(socket: Path, process: asyncio.subprocess.Process, directory: Path) -> None:
+async def _answers(socket: Path, process: Process, directory: Path) -> None:
     redis = Redis(unix_socket_path=str(socket), retry=Retry(NoBackoff(), 0))
     try:
         async with asyncio.timeout(START_TIMEOUT):
@@ -131,7 +166,7 @@ async def _answers(socket: Path, process: asyncio.subprocess.Process, directory:
     raise NoRedis(f"the private redis-server did not start; {directory / 'redis.log'} says why")
 
 
-async def _stop(process: asyncio.subprocess.Process) -> None:
+async def _stop(process: Process) -> None:
     if process.returncode is not None:
         return
     process.terminate()

@@ -2,26 +2,33 @@
 
     cm:{<tenant>:<digest of the subject>}:live      hash: session id → record, and lease → its end
     cm:{…}:queue                                    hash: session id → attempts|reason|record
-    cm:{…}:fence                                    hash: '*' → time (ms), 's'<login> → 1
+    cm:{…}:fence                                    hash: '*' → time (ms), 's'<login> → time (ms)
     cm:{…}:rate:<n>                                 when window n is full again (ms)
     cm:due:<shard>                                  sorted set: user → next attempt (ms)
 
-A record is `expires|issued (ms)|created|login|workflow|user`. It is text, not JSON, since Lua reads it on every
-mint. All keys of a user share a hash tag, and so a slot. The subject is hashed: it may hold any character and be
-256 long, and keys are shown in many places.
+A record is `expires|issued|created|login|place|workflow|user`, the times in seconds, milliseconds and microseconds (so
+that the oldest is the oldest). It is text, not JSON, since Lua reads it on every mint. All keys of a user share a hash
+tag, and so a slot. The subject is hashed: it may hold any character and be 256 long, and keys are shown in many places.
 """
 
 import hashlib
 from base64 import urlsafe_b64encode
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+import structlog
+
 from service.session import Live
+
+log = structlog.get_logger()
 
 SHARDS: Final = 8
 """Of the due list, so that one large logout isn't one hot slot."""
-LEASE_MARK: Final = "~"
-"""Leads the field of a lease: no session id of upstream's starts with it."""
+KEEP: Final = 60
+"""Seconds that a record outlives its session, and a cancel is still tried: our clock, Redis's and upstream's differ."""
+MARKS: Final = ("~", "^")
+"""Lead the fields that are no sessions: a lease, and the latest token from a clock ahead of ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,25 +103,50 @@ def _unescape(text: str) -> str:
     return text.replace("%7C", "|").replace("%25", "%")
 
 
-def write_record(live: Live, issued_ms: int) -> str:
+def write_record(live: Live) -> str:
     """Return the record of a live session. The user stands last and needs no escaping."""
-    login = escape(live.login or "")
-    return f"{live.expires_at}|{issued_ms}|{live.created_at}|{login}|{escape(live.workflow)}|{live.user}"
+    issued, created = int(live.issued_at * 1000), int(live.created_at * 1_000_000)
+    login, workflow = escape(live.login or ""), escape(live.workflow)
+    return f"{live.expires_at}|{issued}|{created}|{login}|{live.place}|{workflow}|{live.user}"
 
 
 def read_record(session_id: str, record: str) -> Live | None:
-    """Return the session of a record; None for a lease."""
-    parts = record.split("|", 5)
-    if len(parts) < 6:  # noqa: PLR2004
+    """Return the session of a record; None for what is no session. Raises `ValueError` for what isn't ours."""
+    if session_id.startswith(MARKS):
         return None
-    expires, _, created, login, workflow, user = parts
-    return Live(session_id, user, _unescape(workflow), _unescape(login) or None, int(created), int(expires))
+    expires, issued, created, login, place, workflow, user = record.split("|", 6)
+    return Live(
+        id=session_id,
+        user=user,
+        workflow=_unescape(workflow),
+        login=_unescape(login) or None,
+        created_at=int(created) / 1_000_000,
+        expires_at=int(expires),
+        issued_at=int(issued) / 1000,
+        place=place,
+    )
+
+
+def write_queued(queued: Queued) -> str:
+    """Return the queue entry."""
+    return f"{queued.attempts}|{queued.reason}|{write_record(queued.live)}"
 
 
 def read_queued(session_id: str, entry: str) -> Queued:
-    """Return the session of a queue entry."""
+    """Return the session of a queue entry. Raises `ValueError` for what isn't ours."""
     attempts, reason, record = entry.split("|", 2)
     live = read_record(session_id, record)
     if live is None:
-        raise ValueError(f"queue entry of {session_id} holds no record")
+        raise ValueError("a queue entry holds no session")
     return Queued(session_id, int(attempts), reason, live)
+
+
+def readable(entries: Iterable[tuple[bytes, bytes]]) -> list[Queued]:
+    """Return the queue entries that can be read. One that can't must not keep the others from being cancelled."""
+    found = []
+    for name, entry in entries:
+        try:
+            found.append(read_queued(name.decode(), entry.decode()))
+        except ValueError:
+            log.error("unreadable_queue_entry", field=repr(name[:64]))
+    return found

@@ -6,20 +6,16 @@ Every step that must be one step is one Lua call.
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from redis.asyncio import Redis
 
 from service.errors import LoginRevoked, RateLimited, StoreUnavailable, TooManyLiveSessions
-from service.observe.metrics import Metrics
 from service.principal import Principal
 from service.session import Limits, Live, Window
-from service.store.connect import store_errors
-from service.store.records import LEASE_MARK, Queued, UserKeys, escape, read_queued, read_record, write_record
+from service.store.connect import RedisGuard
+from service.store.records import KEEP, Queued, UserKeys, escape, read_queued, read_record, readable, write_record
 from service.store.scripts import lua
-
-KEEP: Final = 60
-"""Seconds that a record outlives its session: our clock, Redis's and upstream's differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +36,16 @@ class Admission:
     windows: tuple[WindowState, ...]
 
 
+class Crowded(Exception):  # noqa: N818
+    """Older sessions must give way, and the user isn't on the list of those with something to cancel yet."""
+
+
 class SessionStore:
     """Sessions, fences and limits of every user. Each method raises `StoreUnavailable` when Redis fails."""
 
-    def __init__(self, redis: Redis, metrics: Metrics) -> None:
+    def __init__(self, redis: Redis, guard: RedisGuard) -> None:
         self._redis = redis
-        self._metrics = metrics
+        self._guard = guard
         self._admit = redis.register_script(lua("admit"))
         self._record = redis.register_script(lua("record"))
         self._revoke = redis.register_script(lua("revoke"))
@@ -57,13 +57,13 @@ class SessionStore:
         Raises `LoginRevoked`, `RateLimited` or `TooManyLiveSessions`, the latter two with when to come back.
         """
         keys = UserKeys.of(principal.tenant, principal.subject)
-        lease = LEASE_MARK + secrets.token_urlsafe(9)
+        lease = "~" + secrets.token_urlsafe(9)
         refuse_at = limits.live if limits.live and limits.excess == "refuse" else 0
         windows = [number for window in limits.mints for number in (window.count, window.seconds)]
-        async with store_errors(self._metrics):
+        async with self._guard():
             verdict, wait, *states = await self._admit(
                 [keys.live, keys.fence, *(keys.rate(index) for index in range(len(limits.mints)))],
-                [*_login(principal), lease, lease_seconds, refuse_at, *windows],
+                [*_login(principal), lease, lease_seconds, refuse_at, KEEP, *windows],
             )
         if verdict == b"revoked":
             raise LoginRevoked("fenced at admit")
@@ -77,35 +77,48 @@ class SessionStore:
             raise TooManyLiveSessions(retry_after=wait / 1000, headers=rate_headers(standing))
         return Admission(keys, lease, standing)
 
-    async def record(self, principal: Principal, admission: Admission, live: Live, limits: Limits) -> list[str]:
-        """Make the new session known; return the ids of older ones that had to give way and are queued.
+    async def record(
+        self, principal: Principal, admission: Admission, live: Live, limits: Limits, *, listed: bool = False
+    ) -> list[Queued]:
+        """Make the new session known; return the older ones that had to give way and are queued.
 
         Raises `LoginRevoked` where a logout came between, and `StoreUnavailable` where Redis no longer knows the
-        lease: either way the session must be cancelled and its secret must not leave.
+        lease: either way the session must be cancelled and its secret must not leave. Raises `Crowded` where older
+        ones must give way and the user is not *listed* as having something to cancel: list it, and ask again.
         """
         keys = admission.keys
-        login, issued = _login(principal)
         give_way = limits.live if limits.live and limits.excess == "cancel_oldest" else 0
-        record = write_record(live, int(issued))
-        async with store_errors(self._metrics):
+        async with self._guard():
             verdict, *evicted = await self._record(
                 [keys.live, keys.fence, keys.queue],
-                [login, issued, admission.lease, live.id, record, live.expires_at, give_way, KEEP],
+                [
+                    *_login(principal),
+                    admission.lease,
+                    live.id,
+                    write_record(live),
+                    live.expires_at,
+                    KEEP,
+                    give_way,
+                    int(listed),
+                ],
             )
-        if verdict == b"revoked":
-            raise LoginRevoked("fenced at record: a logout came while the session was being created")
-        if verdict == b"lost":
-            raise StoreUnavailable("Redis no longer knows the lease")
-        return [each.decode() for each in evicted]
+        match verdict:
+            case b"revoked":
+                raise LoginRevoked("fenced at record: a logout came while the session was being created")
+            case b"lost":
+                raise StoreUnavailable("Redis no longer knows the lease")
+            case b"crowded":
+                raise Crowded
+        return _pairs(evicted)
 
     async def forgo(self, admission: Admission) -> None:
         """Give an unused slot back."""
-        async with store_errors(self._metrics):
+        async with self._guard():
             await self._redis.hdel(admission.keys.live, admission.lease)
 
     async def live(self, keys: UserKeys, *, now: float) -> list[Live]:
         """Return the user's live sessions, newest first; *now* is in Unix seconds."""
-        async with store_errors(self._metrics):
+        async with self._guard():
             entries: Any = await self._redis.hgetall(keys.live)
         sessions = [read_record(name.decode(), entry.decode()) for name, entry in entries.items()]
         known = [session for session in sessions if session and session.expires_at > now]
@@ -118,23 +131,27 @@ class SessionStore:
 
         *issued_at* is the asking token's `iat` (Unix seconds, 0: none), *remember* how long the fence stands (s).
         """
-        async with store_errors(self._metrics):
+        async with self._guard():
             answer: Sequence[bytes] = await self._revoke(
                 [keys.live, keys.fence, keys.queue],
                 [escape(login or ""), int(issued_at * 1000), int(remember) + 1, reason, KEEP],
             )
-        return [read_queued(answer[i].decode(), answer[i + 1].decode()) for i in range(0, len(answer), 2)]
+        return _pairs(answer)
 
     async def retire(self, keys: UserKeys, session_id: str, *, reason: str) -> Queued | None:
         """Queue one live session to be cancelled; None where the user has no such session."""
-        async with store_errors(self._metrics):
+        async with self._guard():
             entry: bytes | None = await self._retire([keys.live, keys.queue], [session_id, reason, KEEP])
         return None if entry is None else read_queued(session_id, entry.decode())
 
     async def ping(self) -> None:
         """Ask whether Redis answers."""
-        async with store_errors(self._metrics):
+        async with self._guard():
             await self._redis.ping()
+
+
+def _pairs(answer: Sequence[bytes]) -> list[Queued]:
+    return readable((answer[i], answer[i + 1]) for i in range(0, len(answer), 2))
 
 
 def _login(principal: Principal) -> tuple[str, int]:

@@ -20,6 +20,3 @@ class SessionIssuer(Protocol):
 
         Raises as `create` does where nobody knows that it is gone. Safe to repeat.
         """
-
-    async def aclose(self) -> None:
-        """Close connections."""

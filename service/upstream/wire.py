@@ -4,18 +4,27 @@ What we can't do without is refused (`client_secret`, `id`); what is missing or 
 filled from what we asked for; what we don't know is left out.
 """
 
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final, TypeGuard
 
-from service.contract import MAX_NAME, CreateSession
+from service.contract import MAX_SECONDS, CreateSession
 from service.errors import UpstreamInvalid
 from service.session import Minted, Session, Status
 
+SKEW: Final = 60
+"""Seconds by which upstream's clock may differ from ours. An end beyond it is not believed: it would be kept, and
+tried to be cancelled, for ever."""
+_ID: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,255}")
+"""`cksess_…`: opaque, but it must be a path segment of its own and a Redis field unlike our marks."""
+LARGEST: Final = 2.0**53
+"""Integers from here on are not exact in everybody's JSON."""
 MAX_SECRET: Final = 4096
 """Characters; the secret is opaque, but not endless."""
 
 
-def read_minted(answer: Any, body: CreateSession, *, now: float, request_id: str | None) -> Minted:
+def read_minted(answer: Any, body: CreateSession, *, now: float) -> Minted:
     """Return the new session; *now* is when its creation was asked for (Unix seconds).
 
     Raises `UpstreamInvalid` without a secret (nothing to hand out) or an id (nothing to revoke by).
@@ -23,12 +32,15 @@ def read_minted(answer: Any, body: CreateSession, *, now: float, request_id: str
     if not isinstance(answer, dict):
         raise UpstreamInvalid("create answered no JSON object")
     secret, session_id = answer.get("client_secret"), answer.get("id")
-    if not isinstance(session_id, str) or not 0 < len(session_id) <= MAX_NAME or not session_id.isascii():
-        raise UpstreamInvalid("create answered no id; the session can't be revoked")
+    if not isinstance(session_id, str) or not _ID.fullmatch(session_id):
+        raise UpstreamInvalid("create answered no usable id; the session can't be revoked")
     if not isinstance(secret, str) or not 0 < len(secret) <= MAX_SECRET:
-        raise UpstreamInvalid("create answered no client_secret")
-    session = _session(answer, session_id, body, int(now) + _seconds(answer, body))
-    return Minted(session, secret, request_id)
+        raise UpstreamInvalid("create answered no client_secret", session_id=session_id)
+    ends = int(now) + _asked(body)
+    told = answer.get("expires_at")
+    if _number(told) and now < told <= int(now) + MAX_SECONDS + SKEW:
+        ends = int(told)
+    return Minted(_session(answer, session_id, body, ends), secret)
 
 
 def read_cancelled(answer: Any, session_id: str) -> Session:
@@ -36,24 +48,15 @@ def read_cancelled(answer: Any, session_id: str) -> Session:
     fields = answer if isinstance(answer, dict) else {}
     user = fields.get("user")
     asked: CreateSession = {"user": user if isinstance(user, str) else "", "workflow": {"id": ""}}
-    session = _session(fields, session_id, asked, 0)
-    return Session(
-        id=session.id,
-        user=session.user,
-        expires_at=session.expires_at,
-        status=Status.CANCELLED,
-        workflow=session.workflow,
-        rate_limits=session.rate_limits,
-        chatkit_configuration=session.chatkit_configuration,
-    )
+    return replace(_session(fields, session_id, asked, 0), status=Status.CANCELLED)
 
 
 def _session(answer: Mapping[str, Any], session_id: str, body: CreateSession, expires_at: int) -> Session:
-    expires, user, status = answer.get("expires_at"), answer.get("user"), answer.get("status")
+    user, status = answer.get("user"), answer.get("status")
     return Session(
         id=session_id,
         user=user if isinstance(user, str) and user else body["user"],
-        expires_at=int(expires) if _number(expires) and expires > 0 else expires_at,
+        expires_at=expires_at,
         status=Status(status) if status in list(Status) else Status.ACTIVE,
         workflow=_workflow(_map(answer, "workflow"), body),
         rate_limits=_rate_limits(answer, body),
@@ -61,16 +64,16 @@ def _session(answer: Mapping[str, Any], session_id: str, body: CreateSession, ex
     )
 
 
-def _seconds(answer: Mapping[str, Any], body: CreateSession) -> int:
-    """Return how long the session lives: older documents answer `expires_after` (a number) for `expires_at`."""
-    asked = body["expires_after"]["seconds"] if "expires_after" in body else 600
-    told = answer.get("expires_after")
-    return int(told) if _number(told) and told > 0 else asked
+def _asked(body: CreateSession) -> int:
+    """Return how many seconds the session was asked to live."""
+    return body["expires_after"]["seconds"] if "expires_after" in body else MAX_SECONDS
 
 
 def _workflow(told: Mapping[str, Any], body: CreateSession) -> dict[str, Any]:
     asked: Mapping[str, Any] = body["workflow"]
-    state = told.get("state_variables", asked.get("state_variables"))
+    state = told.get("state_variables", ())
+    if not (state is None or isinstance(state, dict)):
+        state = asked.get("state_variables")
     return {
         "id": _text(told.get("id")) or asked["id"],
         "version": _text(told.get("version")) or asked.get("version"),
@@ -117,8 +120,10 @@ def _enabled(told: Mapping[str, Any], asked: Mapping[str, Any], name: str, *, ot
 
 
 def _count(told: Mapping[str, Any], asked: Mapping[str, Any], name: str, otherwise: int | None) -> int | None:
-    value = told.get(name, asked.get(name, otherwise))
-    return int(value) if _number(value) else None
+    if name in told and (told[name] is None or _number(told[name])):
+        return None if told[name] is None else int(told[name])
+    wanted = asked.get(name, otherwise)
+    return int(wanted) if _number(wanted) else None
 
 
 def _map(fields: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -131,4 +136,4 @@ def _text(value: Any) -> str | None:
 
 
 def _number(value: Any) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST

@@ -2,8 +2,8 @@
 -- so that two mints never both see the last free one.
 --
 -- KEYS: live, fence, then one key a rate window
--- ARGV: login, token's iat (ms), lease field, lease (s), most live sessions (0: any number), then count and
---       seconds a window
+-- ARGV: login, token's iat (ms), lease field, lease (s), most live sessions (0: any number), how long records
+--       outlive their session (s), then count and seconds a window
 -- Returns {'revoked', 0}, or {'ok' | 'rate' | 'live', retry (ms), then left and reset (ms) a window}
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -15,7 +15,7 @@ if ARGV[1] ~= '' and fence[2] then return {'revoked', 0} end
 -- The generic cell rate algorithm: a window's key holds the time when it will be full again.
 local windows, verdict, wait = {}, 'ok', 0
 for i = 3, #KEYS do
-  local count, span = tonumber(ARGV[2 * i]), tonumber(ARGV[2 * i + 1]) * 1000
+  local count, span = tonumber(ARGV[2 * i + 1]), tonumber(ARGV[2 * i + 2]) * 1000
   local full = math.max(tonumber(redis.call('GET', KEYS[i]) or 0), now)
   local after = full + span / count
   if after - now > span then
@@ -31,11 +31,7 @@ if verdict == 'ok' and most > 0 then
   local entries = redis.call('HGETALL', KEYS[1])
   for i = 1, #entries, 2 do
     local ends = tonumber(string.match(entries[i + 1], '^%d+'))
-    if ends * 1000 <= now then
-      redis.call('HDEL', KEYS[1], entries[i])
-    else
-      live, first = live + 1, math.min(first or ends, ends)
-    end
+    if ends and ends * 1000 > now and entries[i] ~= '^' then live, first = live + 1, math.min(first or ends, ends) end
   end
   if live >= most then verdict, wait = 'live', first * 1000 - now end
 end
@@ -43,16 +39,19 @@ end
 local answer = {verdict, math.ceil(wait)}
 for _, window in ipairs(windows) do
   if verdict == 'ok' then
-    redis.call('SET', window.key, string.format('%.3f', window.after), 'PX', math.ceil(window.after - now))
+    redis.call('SET', window.key, string.format('%.3f', window.after), 'PX', math.max(1, math.ceil(window.after - now)))
   end
   answer[#answer + 1] = window.left
   answer[#answer + 1] = math.ceil(window.after - now)
 end
 if verdict == 'ok' then
   local ends = math.ceil(now / 1000) + tonumber(ARGV[4])
+  local keep = tonumber(ARGV[4]) + tonumber(ARGV[6])
   redis.call('HSET', KEYS[1], ARGV[3], ends .. '|' .. ARGV[2])
-  if redis.call('TTL', KEYS[1]) < tonumber(ARGV[4]) + 60 then
-    redis.call('EXPIRE', KEYS[1], tonumber(ARGV[4]) + 60)
+  -- A token from an issuer whose clock runs ahead: a logout before its iat must still know it.
+  if tonumber(ARGV[2]) > now then
+    redis.call('HSET', KEYS[1], '^', (math.ceil(tonumber(ARGV[2]) / 1000) + 1) .. '|' .. ARGV[2])
   end
+  if redis.call('TTL', KEYS[1]) < keep then redis.call('EXPIRE', KEYS[1], keep) end
 end
 return answer

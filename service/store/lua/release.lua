@@ -1,5 +1,5 @@
--- Give a claimed user back: with a delay, or for good when nothing is left. If somebody queued more meanwhile the
--- score has changed, and theirs stands.
+-- A sweeper gives a claimed user back: with a delay, or for good when nothing is left. If somebody listed the user
+-- again meanwhile, the score has changed and theirs stands. Only a sweeper takes users off the list.
 --
 -- KEYS: due
 -- ARGV: user, the claim's score, delay (ms; negative: nothing is left)

@@ -5,12 +5,13 @@
 -- Returns the queue entry; nil where the user has no such session
 local record = redis.call('HGET', KEYS[1], ARGV[1])
 if not record then return redis.call('HGET', KEYS[2], ARGV[1]) end
-local now = tonumber(redis.call('TIME')[1])
+local created = string.match(record, '^%d+|%d+|(%d+)')
 local ends = tonumber(string.match(record, '^%d+'))
-redis.call('HDEL', KEYS[1], ARGV[1])
-if ends <= now then return nil end
+local keep = ends - tonumber(redis.call('TIME')[1]) + tonumber(ARGV[3])
+-- A lease is no session, whatever its name is guessed to be; nor is what ended long ago.
+if not created or keep <= 0 then return nil end
 local entry = '0|' .. ARGV[2] .. '|' .. record
+redis.call('HDEL', KEYS[1], ARGV[1])
 redis.call('HSET', KEYS[2], ARGV[1], entry)
-local keep = ends - now + tonumber(ARGV[3])
 if redis.call('TTL', KEYS[2]) < keep then redis.call('EXPIRE', KEYS[2], keep) end
 return entry

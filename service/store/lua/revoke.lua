@@ -6,33 +6,44 @@
 -- Returns the queued sessions: id, queue entry, id, queue entry…
 local time = redis.call('TIME')
 local now = tonumber(time[1])
-local mark = math.max(now * 1000 + math.floor(time[2] / 1000), tonumber(ARGV[2]))
-local login, remember, latest = ARGV[1], tonumber(ARGV[3]), 0
+local now_ms = now * 1000 + math.floor(time[2] / 1000)
+local login, remember, keep = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[5])
+-- The fence of the whole user only ever moves forward, and is no earlier than any token that we know of: an
+-- issuer's clock may run ahead of ours.
+local mark = math.max(now_ms, tonumber(ARGV[2]), tonumber(redis.call('HGET', KEYS[2], '*') or 0))
 
-local entries = redis.call('HGETALL', KEYS[1])
+local latest, entries = 0, redis.call('HGETALL', KEYS[1])
 for i = 1, #entries, 2 do
   local expires, issued, rest = string.match(entries[i + 1], '^(%d+)|(%d+)(.*)$')
-  local owner = string.match(rest, '^|%d+|([^|]*)|')
-  -- An issuer's clock may run ahead of ours: the mark is no earlier than any token we have seen of this user.
-  mark = math.max(mark, tonumber(issued))
-  if tonumber(expires) <= now then
-    redis.call('HDEL', KEYS[1], entries[i])
-  elseif owner and (login == '' or owner == login) then
-    redis.call('HDEL', KEYS[1], entries[i])
-    redis.call('HSET', KEYS[3], entries[i], '0|' .. ARGV[4] .. '|' .. entries[i + 1])
-    latest = math.max(latest, tonumber(expires))
+  if expires then
+    local owner = string.match(rest, '^|%d+|([^|]*)|')
+    mark = math.max(mark, tonumber(issued))
+    -- Past its end by our clock, but perhaps not by upstream's: cancelled all the same.
+    if tonumber(expires) + keep <= now then
+      redis.call('HDEL', KEYS[1], entries[i])
+    elseif owner and (login == '' or owner == login) then
+      redis.call('HDEL', KEYS[1], entries[i])
+      redis.call('HSET', KEYS[3], entries[i], '0|' .. ARGV[4] .. '|' .. entries[i + 1])
+      latest = math.max(latest, tonumber(expires))
+    end
   end
 end
 
+local oldest = now_ms - remember * 1000
+for _, field in ipairs(redis.call('HKEYS', KEYS[2])) do
+  if field ~= '*' and tonumber(redis.call('HGET', KEYS[2], field)) < oldest then redis.call('HDEL', KEYS[2], field) end
+end
 if login == '' then
   redis.call('HSET', KEYS[2], '*', string.format('%.0f', mark))
 else
-  redis.call('HSET', KEYS[2], 's' .. login, 1)
+  redis.call('HSET', KEYS[2], 's' .. login, string.format('%.0f', now_ms))
 end
-if redis.call('TTL', KEYS[2]) < remember then redis.call('EXPIRE', KEYS[2], remember) end
-
-local keep = latest - now + tonumber(ARGV[5])
-if latest > 0 and redis.call('TTL', KEYS[3]) < keep then redis.call('EXPIRE', KEYS[3], keep) end
+-- A mark that lies ahead of our clock stands that much longer.
+local stands = remember + math.max(0, math.ceil((mark - now_ms) / 1000))
+if redis.call('TTL', KEYS[2]) < stands then redis.call('EXPIRE', KEYS[2], stands) end
+if latest > 0 and redis.call('TTL', KEYS[3]) < latest - now + keep then
+  redis.call('EXPIRE', KEYS[3], latest - now + keep)
+end
 
 local queued, answer = redis.call('HGETALL', KEYS[3]), {}
 for i = 1, #queued, 2 do

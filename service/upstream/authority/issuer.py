@@ -35,7 +35,7 @@ class AuthoritySessions:
                 raise UpstreamUnavailable(f"the authority answered {error.status} {error.code}") from error
             raise UpstreamRefused(f"the authority answered {error.status} {error.code}") from error
         self._count("create", 200)
-        return read_minted(answer, body, now=self._clock(), request_id=None)
+        return read_minted(answer, body, now=self._clock())
 
     async def cancel(self, account: Account, session_id: str) -> Session | None:
         """See `SessionIssuer.cancel`."""
@@ -48,9 +48,6 @@ class AuthoritySessions:
             return None
         self._count("cancel", 200)
         return read_cancelled(answer, session_id)
-
-    async def aclose(self) -> None:
-        """Hold nothing that needs closing."""
 
     def _count(self, operation: str, outcome: int) -> None:
         self._metrics.upstream_calls.labels(operation, str(outcome)).inc()

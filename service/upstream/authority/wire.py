@@ -39,6 +39,4 @@ class WireError(Exception):
 
 def server_error() -> WireError:
     """Return upstream's 500, which says nothing about its cause."""
-    return WireError(
-        500, "The server had an error while processing your request. Sorry about that!", type=SERVER_ERROR
-    )
+    return WireError(500, "The server had an error while processing your request. Sorry about that!", type=SERVER_ERROR)

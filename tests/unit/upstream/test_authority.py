@@ -78,9 +78,7 @@ async def test_cancel_keeps_the_records_end(authority: Authority, redis: Redis) 
     assert 90 < await redis.ttl(key) <= 100
 
 
-async def test_cancel_can_be_repeated_even_after_the_sessions_end(
-    authority: Authority, clock: SimpleNamespace
-) -> None:
+async def test_cancel_can_be_repeated_even_after_the_sessions_end(authority: Authority, clock: SimpleNamespace) -> None:
     session = await authority.create(PROJECT, BODY)
     first = await authority.cancel(PROJECT, session["id"])
     assert await authority.cancel(PROJECT, session["id"]) == first

@@ -84,9 +84,7 @@ async def test_a_refused_key_is_not_repeated(authority: Authority) -> None:
 
 
 @pytest.mark.parametrize("keys", [None, {KEY: "proj_acme", "sk-other": "proj_other"}])
-async def test_a_session_belongs_to_the_project_of_its_key(
-    authority: Authority, keys: dict[str, str] | None
-) -> None:
+async def test_a_session_belongs_to_the_project_of_its_key(authority: Authority, keys: dict[str, str] | None) -> None:
     app = create_authority_app(authority, keys=keys)
     async with asking(app) as acme, asking(app, Authorization="Bearer sk-other") as other:
         session = (await acme.post(SESSIONS, json=BODY)).json()
@@ -170,9 +168,7 @@ async def test_an_unknown_workflow_is_not_found(authority: Authority) -> None:
         ("GET", "/v1/models", 404),
     ],
 )
-async def test_other_calls_fail_in_the_same_shape(
-    authority: Authority, method: str, path: str, status: int
-) -> None:
+async def test_other_calls_fail_in_the_same_shape(authority: Authority, method: str, path: str, status: int) -> None:
     async with asking(create_authority_app(authority)) as client:
         answer = await client.request(method, path)
     assert answer.status_code == status

@@ -189,10 +189,7 @@ async def test_a_wish_outside_the_create_table_is_refused_by_name(
         (
             wishing("user", ""),
             "user",
-            (
-                "Invalid 'user': empty string. Expected a string with minimum length 1, "
-                "but got an empty string instead."
-            ),
+            ("Invalid 'user': empty string. Expected a string with minimum length 1, but got an empty string instead."),
         ),
         (
             wishing("user", "u" * 600),
@@ -235,9 +232,7 @@ async def test_what_is_required_is_asked_for_by_name(authority: Authority, body:
     assert (error.status, error.param, error.code) == (400, param, "missing_required_parameter")
 
 
-NESTED = (
-    "Invalid type for 'workflow.state_variables.{}': expected a string, a boolean or a number, but got {} instead."
-)
+NESTED = "Invalid type for 'workflow.state_variables.{}': expected a string, a boolean or a number, but got {} instead."
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,55 @@
+"""What an app's own servers call, with a service key: log a user out, see a user's sessions."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from service.http.answers import json_answer
+from service.identity.authenticate import bearer_token
+from service.identity.service_keys import check_service_key
+from service.observe.logs import note
+from service.policy.tenant import Policies
+from service.sessions.logout import Logout
+from service.store.records import UserKeys
+from service.store.sessions import SessionStore
+
+
+@dataclass(frozen=True, slots=True)
+class ServersApi:
+    """The endpoints. A subject may hold slashes: it is all that stands between `/users/` and the last word."""
+
+    policies: Callable[[], Policies]
+    logout: Logout
+    store: SessionStore
+    clock: Callable[[], float]
+
+    def routes(self) -> list[Route]:
+        """Return the routing table."""
+        user = "/v1/tenants/{tenant}/users/{subject:path}"
+        return [
+            Route(f"{user}/logout", self.log_out_user, methods=["POST"]),
+            Route(f"{user}/sessions", self.user_sessions, methods=["GET"]),
+        ]
+
+    async def log_out_user(self, request: Request) -> Response:
+        """End every login of one user (right `logout`)."""
+        tenant, subject, remember = self._authorized(request, "logout")
+        report = await self.logout.user(tenant, subject, remember=remember)
+        return json_answer({"cancelled": report.cancelled, "pending": report.pending})
+
+    async def user_sessions(self, request: Request) -> Response:
+        """List one user's live sessions, never a secret (right `read`)."""
+        tenant, subject, _ = self._authorized(request, "read")
+        live = await self.store.live(UserKeys.of(tenant, subject), now=self.clock())
+        return json_answer({"object": "list", "data": [session.public() for session in live], "has_more": False})
+
+    def _authorized(self, request: Request, right: str) -> tuple[str, str, float]:
+        """Return tenant, subject, and how long that tenant's logouts must be remembered (s)."""
+        presented = bearer_token(request.headers.getlist("authorization"))
+        tenant = self.policies().tenants.get(request.path_params["tenant"])
+        key = check_service_key(presented, tenant.service_keys if tenant else (), right)
+        note(tenant=key.tenant, service_key=key.name)
+        return key.tenant, request.path_params["subject"], tenant.fence_for if tenant else 0.0

@@ -1,0 +1,46 @@
+"""Limits that are not one user's: where a visitor comes from."""
+
+import hashlib
+from collections.abc import Sequence
+from ipaddress import IPv6Address, ip_address, ip_network
+
+from redis.asyncio import Redis
+
+from service.errors import RateLimited
+from service.session import Window
+from service.store.connect import RedisGuard
+from service.store.scripts import lua
+
+V6_PREFIX = 64
+"""Bits of an IPv6 address that count: one customer is given all addresses behind them."""
+
+
+class AddressLimits:
+    """Mints per client address. Raises `StoreUnavailable` when Redis fails."""
+
+    def __init__(self, redis: Redis, guard: RedisGuard) -> None:
+        self._guard = guard
+        self._rate = redis.register_script(lua("rate"))
+
+    async def admit(self, tenant: str, address: str, windows: Sequence[Window]) -> None:
+        """Count one mint; raise `RateLimited`, with when to come back, where the address has used a window up."""
+        tag = hashlib.blake2b(f"{tenant}\0{_network(address)}".encode(), digest_size=16).hexdigest()
+        async with self._guard():
+            verdict, wait = await self._rate(
+                [f"cm:{{address:{tag}}}:rate:{index}" for index in range(len(windows))],
+                [number for window in windows for number in (window.count, window.seconds)],
+            )
+        if verdict == b"rate":
+            raise RateLimited("client address", retry_after=wait / 1000)
+
+
+def _network(address: str) -> str:
+    try:
+        parsed = ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if not isinstance(parsed, IPv6Address):
+        return str(parsed)
+    if parsed.ipv4_mapped:
+        return str(parsed.ipv4_mapped)
+    return str(ip_network((parsed, V6_PREFIX), strict=False))

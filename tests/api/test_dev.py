@@ -1,0 +1,152 @@
+"""`chatkit-mint dev`: what it prints works as it stands, and it leaves nothing behind."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api.parts import eventually
+from support.processes import COMMAND, ROOT, Process, clean_environ, free_port
+
+pytestmark = pytest.mark.process
+
+SCRIPT = [str(Path(sys.executable).parent / "chatkit-mint")]
+"""What an installed package puts on PATH, and what `make run` starts."""
+
+
+class Dev(Process):
+    """`dev` on free ports, started by *command*."""
+
+    def __init__(self, command: list[str], home: Path) -> None:
+        self.output = home / "output"
+        self.ports = [free_port() for _ in range(3)]
+        options = zip(("--port", "--ops-port", "--idp-port"), map(str, self.ports), strict=True)
+        words = [*command, "dev", *(word for option in options for word in option), "--dir", str(home / "dev")]
+        with self.output.open("ab") as sink:
+            self.popen = subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                env=clean_environ(),
+                cwd=ROOT,
+                start_new_session=True,
+            )
+
+    def ready(self) -> "Dev":
+        self.wait_for(r"chatkit-mint is ready[^$]*TOKEN=(.*\n)+.*logout.*\n")
+        return self
+
+    def printed(self, pattern: str) -> list[str]:
+        return re.findall(rf"^  ({pattern}.*)$", self.text(), re.MULTILINE)
+
+    def redis_servers(self) -> list[int]:
+        """Its redis-servers, whoever is their parent now: they work in its directory."""
+        home = self.output.parent / "dev" / "redis"
+        return [int(each.name) for each in Path("/proc").glob("[0-9]*") if _is_redis(each, home)]
+
+
+def _is_redis(process: Path, home: Path) -> bool:
+    try:
+        return b"redis-server" in (process / "cmdline").read_bytes() and (process / "cwd").readlink() == home
+    except OSError:  # it ended while we looked
+        return False
+
+
+@pytest.fixture
+def dev(tmp_path: Path) -> Iterator[Callable[..., Dev]]:
+    started: list[Dev] = []
+
+    def start(command: list[str] = SCRIPT, home: Path = tmp_path) -> Dev:
+        home.mkdir(exist_ok=True)
+        started.append(Dev(command, home))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.stop(signal.SIGKILL)
+        for left_behind in each.redis_servers():
+            os.kill(left_behind, signal.SIGKILL)
+
+
+def documents(text: str) -> list[Any]:
+    """The JSON documents of the text, one after the other."""
+    decoder, found = json.JSONDecoder(), []
+    while text := text.strip():
+        document, end = decoder.raw_decode(text)
+        found.append(document)
+        text = text[end:]
+    return found
+
+
+@pytest.mark.parametrize("command", [SCRIPT, COMMAND], ids=["chatkit-mint", "python -m service"])
+def test_the_printed_lines_mint_and_log_out(dev: Callable[..., Dev], command: list[str]) -> None:
+    running = dev(command).ready()
+    lines = [*running.printed("TOKEN="), *running.printed("curl ")]
+    assert len(lines) >= 3
+    shell = subprocess.run(
+        ["bash", "-e", "-u", "-o", "pipefail"],
+        input="\n".join(lines),
+        capture_output=True,
+        text=True,
+        env=clean_environ(),
+        cwd=ROOT,
+        timeout=30,
+        check=False,
+    )
+    assert (shell.returncode, shell.stderr) == (0, "")
+    session, report = documents(shell.stdout)
+    assert (session["object"], session["status"]) == ("chatkit.session", "active")
+    assert session["client_secret"].startswith("ek_")
+    assert report == {"cancelled": 1, "pending": 0}
+
+
+def test_the_printed_addresses_answer(dev: Callable[..., Dev]) -> None:
+    running = dev().ready()
+    addresses = re.findall(r"http://127\.0\.0\.1:(\d+)(\S*)", running.text())
+    assert {int(port) for port, _ in addresses} == set(running.ports)
+    port, operations, provider = running.ports
+    for url, status in (
+        (f"http://127.0.0.1:{port}/v1/chatkit/sessions", "401"),
+        (f"http://127.0.0.1:{operations}/readyz", "200"),
+        (f"http://127.0.0.1:{operations}/metrics", "200"),
+        (f"http://127.0.0.1:{provider}/.well-known/openid-configuration", "200"),
+    ):
+        asked = ["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", url]
+        assert subprocess.run(asked, capture_output=True, text=True, check=True, timeout=10).stdout == status
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_and_its_redis(dev: Callable[..., Dev], number: int) -> None:
+    running = dev().ready()
+    assert len(running.redis_servers()) == 1
+    assert running.stop(number) == 0
+    assert running.redis_servers() == []
+    assert "Traceback" not in running.text()
+
+
+def test_a_second_of_it_on_the_same_directory_is_refused_and_one_after_it_is_not(
+    dev: Callable[..., Dev], tmp_path: Path
+) -> None:
+    first = dev().ready()
+    second = dev()
+    assert second.popen.wait(timeout=30) == 1
+    assert "stop it" in second.text()
+    assert first.popen.poll() is None
+    assert tmp_path.exists()
+
+
+def test_being_killed_leaves_no_redis_behind(dev: Callable[..., Dev]) -> None:
+    running = dev().ready()
+    assert len(running.redis_servers()) == 1
+    running.stop(signal.SIGKILL)
+    eventually(lambda: not running.redis_servers())
+    again = dev()
+    again.ready()

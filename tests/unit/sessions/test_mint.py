@@ -1,0 +1,190 @@
+"""No secret leaves that can't be revoked."""
+
+import asyncio
+
+import pytest
+from redis.asyncio import Redis
+
+from service.errors import (
+    LoginRevoked,
+    RateLimited,
+    StoreUnavailable,
+    TooManyLiveSessions,
+    UpstreamInvalid,
+    UpstreamUnavailable,
+)
+from service.session import Limits, Window
+from service.store.records import UserKeys
+from support.world import DAY, World
+
+ALICE = UserKeys.of("acme", "alice")
+
+
+async def test_a_minted_session_is_known_before_it_is_answered(world: World) -> None:
+    session = await world.minted(world.login())
+    (live,) = await world.store.live(ALICE, now=world.clock())
+    assert (live.id, live.user, live.login, live.workflow) == (session, "acme:alice", "sid-1", "wf_1")
+    assert abs(live.expires_at - world.clock() - 600) < 5
+
+
+async def test_a_redis_that_forgot_the_lease_gets_the_session_cancelled(world: World, redis: Redis) -> None:
+    seen = []
+
+    async def forget(minted: object) -> None:
+        seen.append(minted)
+        await redis.delete(ALICE.live)
+
+    world.upstream.before_answer = forget
+    with pytest.raises(StoreUnavailable):
+        await world.minted(world.login())
+    assert await world.status(seen[0].session.id) == "cancelled"  # type: ignore[attr-defined]
+
+
+async def test_what_can_not_be_cancelled_at_once_is_queued(world: World, redis: Redis) -> None:
+    who = world.login()
+
+    async def log_out_meanwhile(_minted: object) -> None:
+        await world.log_out(who, everywhere=False, remember=DAY)
+
+    world.upstream.before_answer = log_out_meanwhile
+    world.upstream.cancels_fail.add("acme")
+    with pytest.raises(LoginRevoked):
+        await world.minted(who)
+    (session,) = await world.queued(who)
+    assert len(await world.due()) == 1
+    world.upstream.cancels_fail.clear()
+    await world.make_due(who)
+    await world.sweeper.once()
+    assert await world.status(session) == "cancelled"
+    assert await redis.hlen(ALICE.queue) == 0
+
+
+async def test_a_defect_while_cancelling_still_gets_the_session_queued(world: World) -> None:
+    who = world.login()
+
+    async def log_out_meanwhile(_minted: object) -> None:
+        await world.log_out(who, everywhere=False, remember=DAY)
+
+    world.upstream.before_answer = log_out_meanwhile
+    world.upstream.cancel_raises = ValueError("a defect")
+    with pytest.raises(LoginRevoked):
+        await world.minted(who)
+    assert len(await world.queued(who)) == 1
+
+
+async def test_a_sweeper_that_looks_between_listing_and_queueing_loses_nothing(
+    world: World, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even if the listing came too early, the user is listed again after it was queued."""
+    monkeypatch.setattr("service.sessions.cancel.LISTED_FOR", 0.0)
+    other, who = World(redis), world.login()
+    put = world.queue.put
+
+    async def put_late(*arguments: object, **named: object) -> None:
+        await other.sweeper.once()
+        await put(*arguments, **named)  # type: ignore[arg-type]
+
+    async def log_out_meanwhile(_minted: object) -> None:
+        await world.log_out(who, everywhere=False, remember=DAY)
+        await world.sweeper.once()
+
+    monkeypatch.setattr(world.queue, "put", put_late)
+    world.upstream.before_answer = log_out_meanwhile
+    world.upstream.cancels_fail.add("acme")
+    with pytest.raises(LoginRevoked):
+        await world.minted(who)
+    assert len(await world.queued(who)) == 1
+    assert len(await world.due()) == 1
+
+
+@pytest.mark.parametrize("error", [UpstreamUnavailable("down"), ValueError("a defect")])
+async def test_a_failed_create_gives_its_slot_back(world: World, error: Exception) -> None:
+    limits = Limits(live=1)
+    world.upstream.create_raises = error
+    with pytest.raises(type(error)):
+        await world.minted(world.login(), limits)
+    world.upstream.create_raises = None
+    await world.minted(world.login(), limits)
+
+
+async def test_a_session_without_a_secret_is_cancelled(world: World) -> None:
+    minted = await world.upstream.inner.create(world.account(), world.grant().body)
+    world.upstream.create_raises = UpstreamInvalid("no secret", session_id=minted.session.id)
+    with pytest.raises(UpstreamInvalid):
+        await world.minted(world.login())
+    assert await world.status(minted.session.id) == "cancelled"
+
+
+async def test_a_caller_who_leaves_changes_nothing(world: World) -> None:
+    asked = asyncio.Event()
+
+    async def wait_for_the_caller_to_leave(_minted: object) -> None:
+        asked.set()
+        await asyncio.sleep(0.05)
+
+    world.upstream.before_answer = wait_for_the_caller_to_leave
+    caller = asyncio.create_task(world.minted(world.login()))
+    await asked.wait()
+    caller.cancel()
+    await asyncio.gather(caller, return_exceptions=True)
+    await world.mint.finish()
+    assert len(await world.store.live(ALICE, now=world.clock())) == 1
+
+
+async def test_a_hundred_mints_at_once_share_five_slots(world: World) -> None:
+    who, limits = world.login(), Limits(live=5)
+    results = await asyncio.gather(*(world.minted(who, limits) for _ in range(100)), return_exceptions=True)
+    assert sum(isinstance(result, str) for result in results) == 5
+    assert sum(isinstance(result, TooManyLiveSessions) for result in results) == 95
+
+
+async def test_a_hundred_mints_at_once_share_five_of_a_window(world: World) -> None:
+    who, limits = world.login(), Limits(mints=(Window(5, 60), Window(50, 3600)))
+    results = await asyncio.gather(*(world.minted(who, limits) for _ in range(100)), return_exceptions=True)
+    assert sum(isinstance(result, str) for result in results) == 5
+    refused = [result for result in results if isinstance(result, RateLimited)]
+    assert len(refused) == 95
+    assert all(0 < (refusal.retry_after or 0) <= 12 for refusal in refused)
+
+
+async def test_the_largest_limit_that_a_file_may_hold_admits(world: World) -> None:
+    await world.minted(world.login(), Limits(mints=(Window(999_999_999, 60),)))
+
+
+async def test_the_oldest_session_gives_way_and_is_cancelled(world: World) -> None:
+    who, limits = world.login(), Limits(live=2, excess="cancel_oldest")
+    ids = [await world.minted(who, limits) for _ in range(3)]
+    assert [await world.status(each) for each in ids] == ["cancelled", "active", "active"]
+    assert await world.queued(who) == []
+
+
+async def test_who_gave_way_is_listed_even_if_this_process_dies(
+    world: World, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    who, limits = world.login(), Limits(live=1, excess="cancel_oldest")
+    oldest = await world.minted(who, limits)
+    monkeypatch.setattr(world.canceller, "begin", lambda _keys, _queued: None)
+    await world.minted(who, limits)
+    assert await world.queued(who) == [oldest]
+    await world.make_due(who)
+    await World(redis).sweeper.once()
+    assert await world.status(oldest) == "cancelled"
+
+
+async def test_ended_sessions_are_not_kept(world: World, redis: Redis) -> None:
+    past = int(world.clock()) - 3600
+    await redis.hset(ALICE.live, mapping={f"cksess_{n}": f"{past}|0|{past}|sid|place|wf|u" for n in range(20)})
+    await redis.hset(ALICE.live, "~lease", f"{past}|0")
+    kept = await world.minted(world.login())
+    assert await redis.hkeys(ALICE.live) == [kept.encode()]
+
+
+async def test_nothing_in_redis_outlives_what_it_guards(world: World, redis: Redis) -> None:
+    who, limits = world.login(), Limits(mints=(Window(5, 60),), live=1, excess="cancel_oldest")
+    await world.minted(who, limits, seconds=30)
+    await world.minted(who, limits, seconds=30)
+    world.upstream.cancels_fail.add("acme")
+    await world.log_out(who, everywhere=True, remember=120)
+    ttls = {key.decode(): await redis.ttl(key) async for key in redis.scan_iter("cm:{*")}
+    assert ttls
+    assert all(0 < ttl <= 130 for ttl in ttls.values()), ttls

@@ -1,0 +1,157 @@
+"""Whatever is queued is tried until it is confirmed or over, and nobody's trouble is another's."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from redis.asyncio import Redis
+
+from service.sessions import sweep
+from service.sessions.cancel import PER_ACCOUNT, backoff
+from service.store.records import UserKeys
+from support.world import DAY, World
+
+
+async def until(condition: Callable[[], object], *, within: float = 5.0) -> None:
+    async with asyncio.timeout(within):
+        while not condition():  # noqa: ASYNC110  (what is waited for is outside of our hands)
+            await asyncio.sleep(0.01)
+
+
+async def test_two_replicas_share_the_work_without_doing_it_twice(world: World, redis: Redis) -> None:
+    other = World(redis)
+    callers = [world.login(subject=f"user-{n}") for n in range(20)]
+    world.upstream.cancels_fail.add("acme")
+    for who in callers:
+        await world.minted(who)
+        await world.log_out(who, everywhere=False, remember=DAY)
+        await world.make_due(who)
+    world.upstream.cancels_fail.clear()
+    taken = await asyncio.gather(world.sweeper.once(), other.sweeper.once())
+    assert sum(taken) == 20
+    assert len(world.upstream.cancelled) + len(other.upstream.cancelled) == 20
+    assert await world.due() == {}
+
+
+async def test_a_dead_upstream_of_one_tenant_holds_up_no_other(world: World) -> None:
+    world.upstream.cancels_hang.add("slow")
+    slow = [world.login(tenant="slow", subject=f"user-{n}") for n in range(PER_ACCOUNT * 3)]
+    for who in slow:
+        await world.minted(who)
+        await world.queue.schedule(UserKeys.of("slow", who.subject), delay=0)
+        await world.store.revoke(
+            UserKeys.of("slow", who.subject), login=None, issued_at=0, remember=DAY, reason="logout"
+        )
+    sweeping = asyncio.create_task(world.sweeper.run())
+    try:
+        await until(lambda: world.upstream.hanging >= PER_ACCOUNT)
+        quick = world.login(tenant="quick")
+        session = await world.minted(quick)
+        report = await world.log_out(quick, everywhere=False, remember=DAY)
+        assert (report.cancelled, report.pending) == (1, 0)
+        world.upstream.cancels_fail.add("quick")
+        other = world.login("sid-2", tenant="quick")
+        stuck = await world.minted(other)
+        await world.log_out(other, everywhere=False, remember=DAY)
+        world.upstream.cancels_fail.clear()
+        await world.make_due(other)
+        await until(lambda: stuck in world.upstream.cancelled)
+        assert await world.status(session) == await world.status(stuck) == "cancelled"
+    finally:
+        sweeping.cancel()
+        await asyncio.gather(sweeping, return_exceptions=True)
+
+
+async def test_a_stopped_sweeper_leaves_no_task_behind(world: World) -> None:
+    world.upstream.cancels_hang.add("acme")
+    who = world.login()
+    await world.minted(who)
+    keys = UserKeys.of("acme", "alice")
+    await world.queue.schedule(keys, delay=0)
+    await world.store.revoke(keys, login=None, issued_at=0, remember=DAY, reason="logout")
+    before = asyncio.all_tasks()
+    sweeping = asyncio.create_task(world.sweeper.run())
+    await until(lambda: world.upstream.hanging == 1)
+    sweeping.cancel()
+    await asyncio.gather(sweeping, return_exceptions=True)
+    assert asyncio.all_tasks() == before
+
+
+async def test_a_session_past_its_end_is_given_up_and_counted(redis: Redis) -> None:
+    now = World(redis).clock()
+    ahead = World(redis, clock=lambda: now + 3600)
+    world = World(redis)
+    who = world.login()
+    await world.minted(who)
+    world.upstream.cancels_fail.add("acme")
+    await world.log_out(who, everywhere=False, remember=DAY)
+    await world.make_due(who)
+    await ahead.sweeper.once()
+    assert ahead.count("cancels", reason="logout", outcome="expired") == 1
+    assert await world.queued(who) == []
+    assert await world.due() == {}
+
+
+async def test_a_session_just_past_its_end_is_still_tried(redis: Redis) -> None:
+    """Upstream's clock may be behind ours: the session may live on there."""
+    now = World(redis).clock()
+    world, later = World(redis), World(redis, clock=lambda: now + 30)
+    who = world.login()
+    session = await world.minted(who, seconds=20)
+    world.upstream.cancels_fail.add("acme")
+    await world.log_out(who, everywhere=False, remember=DAY)
+    await world.make_due(who)
+    await later.sweeper.once()
+    assert later.upstream.cancelled == [session]
+
+
+async def test_an_unreadable_entry_keeps_no_other_from_being_cancelled(world: World, redis: Redis) -> None:
+    who = world.login()
+    session = await world.minted(who)
+    world.upstream.cancels_fail.add("acme")
+    await world.log_out(who, everywhere=False, remember=DAY)
+    await redis.hset(UserKeys.of("acme", "alice").queue, "cksess_poison", "not an entry")
+    world.upstream.cancels_fail.clear()
+    await world.make_due(who)
+    await world.sweeper.once()
+    assert await world.status(session) == "cancelled"
+
+
+async def test_more_queued_while_sweeping_is_not_forgotten(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = world.login("sid-1"), world.login("sid-2")
+    await world.minted(first)
+    late = await world.minted(second)
+    world.upstream.cancels_fail.add("acme")
+    await world.log_out(first, everywhere=False, remember=DAY)
+    world.upstream.cancels_fail.clear()
+    settle = world.canceller.settle
+
+    async def settle_then_somebody_logs_out(*arguments: object, **named: object) -> object:
+        report = await settle(*arguments, **named)  # type: ignore[arg-type]
+        monkeypatch.undo()
+        world.upstream.cancels_fail.add("acme")
+        await world.log_out(second, everywhere=False, remember=DAY)
+        return report
+
+    await world.make_due(first)
+    monkeypatch.setattr(world.canceller, "settle", settle_then_somebody_logs_out)
+    await world.sweeper.once()
+    assert await world.queued(second) == [late]
+    assert len(await world.due()) == 1
+
+
+async def test_a_tenant_with_too_many_under_way_makes_room(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep, "PER_TENANT", 2)
+    world.upstream.cancels_fail.add("acme")
+    callers = [world.login(subject=f"user-{n}") for n in range(5)]
+    for who in callers:
+        await world.minted(who)
+        await world.log_out(who, everywhere=False, remember=DAY)
+        await world.make_due(who)
+    assert await world.sweeper.once() == 5
+    assert len(await world.due()) == 5
+
+
+def test_backoff_grows_and_is_bounded() -> None:
+    for attempts in range(40):
+        assert 0.5 <= backoff(attempts) <= min(30.0, 2.0**attempts)
