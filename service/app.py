@@ -17,6 +17,7 @@ from starlette.routing import Route
 from starlette.types import Lifespan
 
 from service.errors import Refusal
+from service.http.admin import AdminApi
 from service.http.canonical import CanonicalLine
 from service.http.credentials import Credentials
 from service.http.operations import OperationsApi
@@ -30,16 +31,14 @@ from service.identity.visitors import VisitorCookies
 from service.observe.logs import where
 from service.observe.metrics import Metrics
 from service.policy.compile import Defaults
-from service.policy.load import load_policies
-from service.policy.tenant import Policies
-from service.session import Account
+from service.reload import PolicyStore
 from service.sessions.cancel import Canceller
 from service.sessions.logout import Logout
 from service.sessions.mint import Mint
 from service.sessions.sweep import Sweeper
 from service.settings import Settings
 from service.store.connect import RedisGuard, connect
-from service.store.limits import AddressLimits
+from service.store.limits import SharedLimits
 from service.store.queue import CancelQueue
 from service.store.sessions import SessionStore
 from service.transport import make_transport
@@ -57,20 +56,19 @@ LEASE_MARGIN = 15
 
 
 @dataclass(slots=True)
-class State:
-    """What changes while the service runs."""
+class Control:
+    """What signals do to a running service."""
 
-    policies: Policies
+    reload_asked: asyncio.Event
     draining: bool = False
 
     def drain(self) -> None:
         """Tell load balancers, by way of `/readyz`, to look for another."""
         self.draining = True
 
-    def account_at(self, tenant: str, place: str) -> Account | None:
-        """Return a tenant's account at *place*, where a session was issued; None where it has moved away."""
-        found = self.policies.tenants.get(tenant)
-        return found.account if found and found.account.place == place else None
+    def reload(self) -> None:
+        """Read the tenant files again, now."""
+        self.reload_asked.set()
 
 
 def create_app(
@@ -86,8 +84,9 @@ def create_app(
     *environ* is what tenant files may name secrets from. *redis*, *transport* (to upstreams and issuers) and
     *clock* are for tests. Raises `PolicyError` where the tenant files are wrong.
     """
-    state = State(load_policies(settings.config_dir, defaults_of(settings, environ or {})))
     metrics = Metrics()
+    policies = PolicyStore(settings.config_dir, defaults_of(settings, environ or {}), metrics, clock=clock)
+    control = Control(asyncio.Event())
     redis = redis or _connect(settings)
     transport = transport or make_transport()
     issuers: dict[str, SessionIssuer] = {
@@ -97,23 +96,27 @@ def create_app(
     keys = KeyCache(transport, metrics)
     guard = RedisGuard(metrics, deadline=settings.redis_timeout)
     store, queue = SessionStore(redis, guard), CancelQueue(redis, guard)
-    canceller = Canceller(queue, issuers, state.account_at, metrics, clock=clock)
+    canceller = Canceller(queue, issuers, policies.account_at, metrics, clock=clock)
     lease = int(settings.upstream_timeout) + LEASE_MARGIN
-    mint = Mint(store, queue, issuers, canceller, metrics, lease_seconds=lease, clock=clock)
+    limits = SharedLimits(redis, guard)
+    mint = Mint(store, limits, queue, issuers, canceller, metrics, lease_seconds=lease, clock=clock)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         try:
-            await keys.warm({trust.keys for trusts in state.policies.trusts.values() for trust in trusts})
+            await keys.warm(policies.current.key_sources)
         except Exception as error:  # noqa: BLE001  (told by place, and turned into an exit)
             # Starlette would hand the traceback, messages and all, to the server's log.
             log.error("start_failed", error=where(error))
             raise RuntimeError("the service did not start") from None
-        background = [asyncio.create_task(work) for work in (keys.run(), Sweeper(queue, canceller).run())]
+        background = [
+            asyncio.create_task(work)
+            for work in (keys.run(), Sweeper(queue, canceller).run(), policies.watch(keys, control.reload_asked))
+        ]
         try:
             yield
         finally:
-            state.draining = True
+            control.drain()
             await mint.finish()
             await canceller.finish(within=FINISH)
             for task in background:
@@ -126,21 +129,23 @@ def create_app(
     logout = Logout(store, queue, canceller, wait=settings.logout_wait)
     visitors = VisitorCookies(settings.visitor_key_list, clock=clock)
     public = PublicApi(
-        policies=lambda: state.policies,
+        policies=lambda: policies.current,
         credentials=Credentials(Authenticator(keys, clock=clock), visitors),
         mint=mint,
         logout=logout,
         store=store,
-        addresses=AddressLimits(redis, guard),
+        limits=limits,
         clock=clock,
     )
-    servers = ServersApi(lambda: state.policies, logout, store, clock)
+    servers = ServersApi(lambda: policies.current, logout, store, clock)
     operations = OperationsApi(
-        policies=lambda: state.policies, keys=keys, store=store, metrics=metrics, draining=lambda: state.draining
+        policies=policies, keys=keys, store=store, metrics=metrics, draining=lambda: control.draining
     )
+    admin = AdminApi(settings.admin_key, lambda: policies.current, store, clock)
     app = _starlette([*public.routes(), *servers.routes()], metrics, logging.INFO, lifespan)
-    app.state.service = state
-    app.state.operations = _starlette(operations.routes(), metrics, logging.DEBUG, None)
+    app.state.control = control
+    app.state.policies = policies
+    app.state.operations = _starlette([*operations.routes(), *admin.routes()], metrics, logging.DEBUG, None)
     return app
 
 

@@ -10,13 +10,17 @@ import orjson
 import structlog
 import typer
 import uvloop
+from pydantic import ValidationError
 
 from service.app import create_app, defaults_of
+from service.contract import WISH, dotted
 from service.dev.authority import run_authority
 from service.dev.identity_provider import ISSUER, IdentityProvider
 from service.dev.run import DevPorts, run_dev
 from service.identity.service_keys import make_service_key
 from service.observe.logs import configure_logs
+from service.policy.compile import Defaults
+from service.policy.explain import as_table, explain
 from service.policy.load import PolicyError, load_policies
 from service.policy.tenant import Policies
 from service.serve import PortTaken, listen, serve
@@ -84,10 +88,8 @@ def check(
     """Check the tenant files: every mistake in every file, with its place."""
     settings = _settings()
     folder = directory or settings.config_dir
-    # Whether visitors' cookies can be signed is this machine's matter, not the files'.
-    defaults = dataclasses.replace(defaults_of(settings, os.environ), visitor_keys=True)
     try:
-        policies = load_policies(folder, defaults)
+        policies = load_policies(folder, _defaults_without_keys(settings))
     except PolicyError as error:
         if as_json:
             mistakes = [dataclasses.asdict(mistake) for mistake in error.mistakes]
@@ -124,6 +126,48 @@ def token(
         _fail(f"tenant {tenant!r} trusts {issuers}, not the development identity provider {ISSUER}")
     claims = dict(_claim(each) for each in claim or [])
     print(IdentityProvider(directory).token(min(trusts[0].audiences), user, claims))
+
+
+@app.command("explain")
+def explain_command(
+    tenant: Annotated[str, typer.Option(help="The tenant that decides.")],
+    claims: Annotated[
+        typer.FileText, typer.Option(help="The token's claims as JSON: a file, or - for standard input.")
+    ],
+    request: Annotated[
+        typer.FileText | None, typer.Option(help="The create body that the caller sends, as JSON.")
+    ] = None,
+    visitor: Annotated[bool, typer.Option("--visitor", help="Somebody who is not logged in.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Tell what a caller gets and which layer set each value; for a denial, why. Exit code 1 where denied."""
+    settings = _settings()
+    try:
+        policies = load_policies(settings.config_dir, _defaults_without_keys(settings))
+    except PolicyError as error:
+        _fail(str(error))
+    if tenant not in policies.tenants:
+        _fail(f"there is no tenant {tenant!r}; there are: {', '.join(sorted(policies.tenants))}")
+    try:
+        wishes = WISH.validate_python(_json_object(request, "--request") if request else {})
+        told = explain(policies.tenants[tenant], _json_object(claims, "--claims"), wishes, visitor=visitor)
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        _fail(f"--request: {dotted(first['loc'])}: {first['msg']}")
+    except ValueError as error:
+        _fail(str(error))
+    print(orjson.dumps(told.as_json()).decode() if as_json else as_table(told))
+    raise typer.Exit(0 if told.granted else 1)
+
+
+def _json_object(file: typer.FileText, option: str) -> dict[str, Any]:
+    try:
+        value = orjson.loads(file.read())
+    except orjson.JSONDecodeError as error:
+        raise typer.BadParameter(f"not JSON: {error}", param_hint=option) from None
+    if not isinstance(value, dict):
+        raise typer.BadParameter("not a JSON object", param_hint=option)
+    return value
 
 
 @app.command("service-key")
@@ -178,6 +222,11 @@ def _settings(**defaults: str) -> Settings:
 
 def _policies(settings: Settings, folder: Path) -> Policies:
     return load_policies(folder, defaults_of(settings, os.environ))
+
+
+def _defaults_without_keys(settings: Settings) -> Defaults:
+    """Whether visitors' cookies can be signed is a running service's matter, not the files'."""
+    return dataclasses.replace(defaults_of(settings, os.environ), visitor_keys=True)
 
 
 def _run(coroutine: Coroutine[Any, Any, None]) -> None:

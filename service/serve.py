@@ -66,12 +66,13 @@ async def serve(
     grace: float,
     ready: Callable[[], None],
     draining: Callable[[], None] = lambda: None,
+    reload: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve until SIGINT or SIGTERM; then stop one listener after the other, in the order given.
 
     *grace* is how long requests in flight may take to finish, in seconds; *ready* is called once all answer,
-    *draining* as soon as a signal asks for the end. Raises `RuntimeError` where an app's start-up fails, or a
-    listener ends unasked.
+    *draining* as soon as a signal asks for the end, *reload* on every SIGHUP. Raises `RuntimeError` where an app's
+    start-up fails, or a listener ends unasked.
     """
     servers = [_Server(_config(listener, grace)) for listener in listeners]
     stop = asyncio.Event()
@@ -79,6 +80,7 @@ async def serve(
     loop.set_exception_handler(_tell)
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, reload)
     running = [
         asyncio.create_task(server.serve(sockets=[listener.socket]))
         for server, listener in zip(servers, listeners, strict=True)
@@ -96,7 +98,7 @@ async def serve(
         for server, task in zip(servers, running, strict=True):
             server.should_exit = True
             await asyncio.gather(task, return_exceptions=True)
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.remove_signal_handler(number)
 
 

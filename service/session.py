@@ -39,9 +39,10 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What admit enforces for one user; `live` None means no limit on live sessions."""
+    """What admit enforces, of one user but for `tenant_mints`; `live` None means no limit on live sessions."""
 
     mints: tuple[Window, ...] = ()
+    tenant_mints: tuple[Window, ...] = ()
     live: int | None = None
     excess: Literal["refuse", "cancel_oldest"] = "refuse"
 

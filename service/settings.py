@@ -45,6 +45,8 @@ class Settings(BaseModel):
     port: Port = 8080
     ops_host: str = "127.0.0.1"
     ops_port: Port = 9464
+    admin_key: SecretStr | None = None
+    """Opens the admin routes of the operations listener; without it there are none."""
     visitor_keys: SecretStr | None = None
     """Signs visitors' cookies: keys of at least 32 characters, separated by commas; the first signs, all verify."""
     trusted_proxies: str = ""
@@ -96,6 +98,13 @@ class Settings(BaseModel):
         if not url.startswith(("https://", "http://")):
             raise ValueError("starts with https:// (or http:// on loopback)")
         return url.rstrip("/")
+
+    @field_validator("admin_key")
+    @classmethod
+    def _a_long_key(cls, key: SecretStr | None) -> SecretStr | None:
+        if key and (len(key.get_secret_value()) < 32 or not is_header_safe(key.get_secret_value())):  # noqa: PLR2004
+            raise ValueError("has at least 32 characters, without spaces")
+        return key
 
     @field_validator("visitor_keys")
     @classmethod

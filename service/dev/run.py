@@ -45,7 +45,8 @@ async def run_dev(settings: Settings, environ: Mapping[str, str], directory: Pat
             [public, operations, provider],
             grace=settings.shutdown_grace,
             ready=lambda: _welcome(public.url, operations.url, provider.url, directory),
-            draining=app.state.service.drain,
+            draining=app.state.control.drain,
+            reload=app.state.control.reload,
         )
 
 

@@ -26,13 +26,15 @@ def json_answer(value: Any, *, headers: dict[str, str] | None = None) -> Respons
     return Response(to_json(value), 200, {"cache-control": "no-store", **(headers or {})}, "application/json")
 
 
-async def read_body(request: Request, shape: TypeAdapter[T], *, empty: T) -> T:
-    """Return the JSON body as *shape*, or *empty* where there is no body.
+async def read_body(request: Request, shape: TypeAdapter[T], *, empty: T | None = None) -> T:
+    """Return the JSON body as *shape*, or *empty* where there is no body (None: there must be one).
 
     Raises `UnsupportedMediaType`, or `InvalidRequest` that names the field.
     """
     raw = await _read(request)
     if not raw:
+        if empty is None:
+            raise InvalidRequest(detail="The body is missing")
         return empty
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":

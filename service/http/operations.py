@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,11 +20,18 @@ PATIENCE: Final = 2.0
 """Seconds that a readiness answer may take: probes give up soon after."""
 
 
+class LivePolicies(Protocol):
+    """The policies in force, and why the files as they stand are not (None: they are)."""
+
+    current: Policies
+    failure: str | None
+
+
 @dataclass(frozen=True, slots=True)
 class OperationsApi:
     """The endpoints. *draining* says whether this process is on its way out."""
 
-    policies: Callable[[], Policies]
+    policies: LivePolicies
     keys: KeyCache
     store: SessionStore
     metrics: Metrics
@@ -51,21 +58,23 @@ class OperationsApi:
         """Say whether this process can mint now, and name what stands in the way."""
         redis = await self._redis()
         missing = [describe(source) for source in self.keys.missing()]
-        policies = self.policies()
-        everyone = {trust.keys for trusts in policies.trusts.values() for trust in trusts}
+        policies, failure = self.policies.current, self.policies.failure
+        everyone = policies.key_sources
         checks: dict[str, dict[str, Any]] = {
             "redis": redis,
             "policies": {
                 "ok": bool(policies.tenants),
                 "tenants": len(policies.tenants),
                 "version": policies.version,
+                # The last good ones stay in force: degraded, still ready.
+                "not_reloaded": failure.splitlines()[:5] if failure else None,
             },
             # One issuer that is down takes its own tenants down, not this process: degraded, still ready.
             "keys": {"ok": not missing or len(missing) < len(everyone), "missing": missing},
             "draining": {"ok": not self.draining()},
         }
         ready = all(check["ok"] for check in checks.values())
-        status = "ready" if ready and not missing else "degraded" if ready else "unready"
+        status = "ready" if ready and not missing and not failure else "degraded" if ready else "unready"
         body = to_json({"status": status, "checks": checks})
         return Response(body, 200 if ready else 503, {"cache-control": "no-store"}, "application/json")
 

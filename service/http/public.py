@@ -20,7 +20,7 @@ from service.policy.decide import decide
 from service.policy.tenant import Policies, Tenant
 from service.sessions.logout import Logout
 from service.sessions.mint import Mint
-from service.store.limits import AddressLimits
+from service.store.limits import SharedLimits
 from service.store.records import UserKeys
 from service.store.sessions import SessionStore
 
@@ -44,7 +44,7 @@ class PublicApi:
     mint: Mint
     logout: Logout
     store: SessionStore
-    addresses: AddressLimits
+    limits: SharedLimits
     clock: Callable[[], float]
 
     def routes(self) -> list[Route]:
@@ -104,7 +104,7 @@ class PublicApi:
         """Count a visitor's mint against where it comes from; the server sets that from trusted proxies alone."""
         if tenant.visitors and request.client:
             note(client=request.client.host)
-            await self.addresses.admit(tenant.name, request.client.host, tenant.visitors.address_mints)
+            await self.limits.admit_address(tenant.name, request.client.host, tenant.visitors.address_mints)
 
 
 def _with_cookies(answer: Response, cookies: Iterable[str]) -> Response:

@@ -43,6 +43,7 @@ class Metrics:
             "drift", "Values that upstream resolved differently than policy asked, by field.", "field"
         )
         self.key_refreshes = self._counter("jwks_refreshes", "Fetches of issuers' signing keys, by outcome.", "outcome")
+        self.policy_loads = self._counter("policy_loads", "Loads of the tenant files, by outcome.", "outcome")
         self.store_errors = self._counter("store_errors", "Calls to Redis that failed.")
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:

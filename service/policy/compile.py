@@ -18,6 +18,7 @@ from service.policy.model import (
     IdentityEntry,
     QuotaEntry,
     RangeBound,
+    RolloutEntry,
     RuleEntry,
     SecretRef,
     TenantFile,
@@ -25,7 +26,7 @@ from service.policy.model import (
     VisitorsEntry,
 )
 from service.policy.source import Mistake, Route
-from service.policy.tenant import Body, Bound, Rule, Tenant, VisitorPolicy
+from service.policy.tenant import Body, Bound, Rollout, Rule, Tenant, Variant, VisitorPolicy
 from service.principal import (
     Claims,
     Discovery,
@@ -67,9 +68,17 @@ class Defaults:
 class Compiling:
     """One tenant file on its way to a Tenant. Mistakes are gathered, so that one run reports them all."""
 
-    def __init__(self, file: TenantFile, locate: Locate, mistakes: list[Mistake], defaults: Defaults) -> None:
+    def __init__(
+        self,
+        file: TenantFile,
+        locate: Locate,
+        layer_of: Callable[[Route], str],
+        mistakes: list[Mistake],
+        defaults: Defaults,
+    ) -> None:
         self.file = file
         self.locate = locate
+        self.layer_of = layer_of
         self.mistakes = mistakes
         self.defaults = defaults
 
@@ -92,6 +101,7 @@ class Compiling:
             else None,
             session=session,
             rules=self.rules(file.rules, ("rules",)),
+            rollouts=self.rollouts(file.rollout, ("rollout",)),
             client_may=self.client_may(file.client_may, ("client_may",)),
             limits=_limits(file.quota),
             expose_state_variables=file.expose_state_variables,
@@ -132,12 +142,14 @@ class Compiling:
             self.wrong(route, str(error))
             return None
 
-    def body(self, tree: Mapping[str, Any], route: Route) -> Body:
-        """Return part of a create body, its constants checked against the contract."""
+    def body(self, tree: Mapping[str, Any], route: Route, layer: str | None = None) -> Body:
+        """Return part of a create body, its constants checked against the contract. *layer* None: as written."""
         constant: dict[contract.Path, Any] = {}
         computed: dict[contract.Path, Computed] = {}
+        layers: dict[contract.Path, str] = {}
         for path, value in contract.flatten(tree).items():
             check = leaf(path)
+            layers[path] = layer or self.layer_of((*route, *path))
             if path == contract.USER:
                 self.wrong((*route, *path), "`user` is mapped by the tenant's own `user:`, not inside `session`")
             elif check is None:
@@ -149,7 +161,7 @@ class Compiling:
                 self._check(check, value, (*route, *path))
         if len([path for path in [*constant, *computed] if path[:2] == contract.STATE_VARIABLES]) > 64:  # noqa: PLR2004
             self.wrong((*route, *contract.STATE_VARIABLES), "at most 64 state variables")
-        return Body(constant, computed)
+        return Body(constant, computed, layers)
 
     def _computed(
         self,
@@ -182,12 +194,15 @@ class Compiling:
         """Compile what people get who are not logged in: the tenant's session with theirs merged over it."""
         if not self.defaults.visitor_keys:
             self.wrong(("visitors",), "visitors need CHATKIT_MINT_VISITOR_KEYS, which signs their cookies")
-        own = self.body(entry.session, ("visitors", "session"))
+        own = self.body(entry.session, ("visitors", "session"), "visitors")
         kept = {path: compute for path, compute in tenant.session.computed.items() if path not in own.constant}
         constant = {path: value for path, value in tenant.session.constant.items() if path not in own.computed}
         policy = replace(
             tenant,
-            session=Body({**constant, **own.constant}, {**kept, **own.computed}),
+            session=Body(
+                {**constant, **own.constant}, {**kept, **own.computed}, {**tenant.session.layers, **own.layers}
+            ),
+            rollouts=(),
             rules=self.rules(entry.rules, ("visitors", "rules")),
             client_may=self.client_may(entry.client_may, ("visitors", "client_may")),
             limits=_limits(entry.quota),
@@ -201,10 +216,28 @@ class Compiling:
         rules = []
         for index, entry in enumerate(entries):
             when = self.expression(entry.when, TRUTH, (*route, index, "when"))
-            session = self.body(entry.session, (*route, index, "session")) if entry.session is not None else None
+            session = (
+                self.body(entry.session, (*route, index, "session"), f"rule {entry.name!r}")
+                if entry.session is not None
+                else None
+            )
             if when:
                 rules.append(Rule(entry.name, when, session, entry.deny))
         return tuple(rules)
+
+    def rollouts(self, entries: Sequence[RolloutEntry], route: Route) -> tuple[Rollout, ...]:
+        """Compile the rollouts. Two of one name would put the same users into both."""
+        rollouts: list[Rollout] = []
+        for index, entry in enumerate(entries):
+            if entry.name in [rollout.name for rollout in rollouts]:
+                self.wrong((*route, index, "name"), f"there is a rollout {entry.name!r} already")
+            until, split = 0.0, []
+            for number, variant in enumerate(entry.split):
+                until += variant.percent
+                place = (*route, index, "split", number, "session")
+                split.append(Variant(until, self.body(variant.session, place, f"rollout {entry.name!r}")))
+            rollouts.append(Rollout(entry.name, tuple(split)))
+        return tuple(rollouts)
 
     def client_may(self, entries: Mapping[str, BoundEntry], route: Route) -> dict[contract.Path, Bound]:
         """Compile what the caller may ask for."""
@@ -341,6 +374,7 @@ def _limits(quota: QuotaEntry) -> Limits:
     live = quota.live_sessions
     return Limits(
         mints=tuple(_window(rate) for rate in quota.mints),
+        tenant_mints=tuple(_window(rate) for rate in quota.tenant_mints),
         live=live.max if live else None,
         excess=live.excess if live else "refuse",
     )

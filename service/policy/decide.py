@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
@@ -16,28 +17,45 @@ from service.principal import Principal
 from service.session import Grant
 
 
-def decide(tenant: Tenant, principal: Principal, wishes: contract.SessionWish, *, now: float) -> Grant:
+@dataclass(slots=True)
+class Trace:
+    """What `explain` tells of a decision: who set each value, and what became of each rule and rollout."""
+
+    layers: dict[Path, str] = field(default_factory=dict)
+    steps: list[tuple[str, str]] = field(default_factory=list)
+
+
+def decide(
+    tenant: Tenant,
+    principal: Principal,
+    wishes: contract.SessionWish,
+    *,
+    now: float,
+    trace: Trace | None = None,
+) -> Grant:
     """Return what *tenant* grants *principal*, given the caller's *wishes*; *now* is in Unix seconds.
+
+    In this order, each over what came before: templates and tenant, rules, rollouts, the caller's wishes, the clamp
+    by the token's expiry. *trace* is filled with who set what.
 
     Raises `PolicyDenied` (by rule, by a wish outside `client_may`, or because an expression has no value: in
     doubt, no), `UserMismatch`, and `InvalidToken` where the token's end leaves no whole second for a session.
     """
+    trace = trace or Trace()
     try:
         activation = Scope(principal.claims, tenant.name, wishes, now).activation()
         user = _map_user(tenant, principal, activation)
-        fields = _apply_rules(tenant, activation)
+        fields = _evaluate(tenant.session, activation, trace)
+        _apply_rules(tenant, activation, fields, trace)
+        _apply_rollouts(tenant, principal, activation, fields, trace)
     except ExpressionError as error:
         raise PolicyDenied(str(error)) from None
-    _grant_wishes(tenant, principal, user, fields, flatten(wishes))
+    fields.setdefault(SECONDS, MAX_SECONDS)
+    _grant_wishes(tenant, principal, user, fields, flatten(wishes), trace)
     fields[USER] = user
     fields[ANCHOR] = "created_at"
-    fields.setdefault(SECONDS, MAX_SECONDS)
     if principal.ends_with_token:
-        left = int(principal.expires_at - now)
-        if left < 1:
-            raise InvalidToken("the token ends within a second, and the session would end with it")
-        if isinstance(fields[SECONDS], int):
-            fields[SECONDS] = min(fields[SECONDS], left)
+        _clamp(principal, fields, now, trace)
     try:
         body = CREATE.validate_python(unflatten(fields))
     except ValidationError as error:
@@ -54,6 +72,15 @@ def decide(tenant: Tenant, principal: Principal, wishes: contract.SessionWish, *
     )
 
 
+def _clamp(principal: Principal, fields: dict[Path, Any], now: float, trace: Trace) -> None:
+    left = int(principal.expires_at - now)
+    if left < 1:
+        raise InvalidToken("the token ends within a second, and the session would end with it")
+    if isinstance(fields[SECONDS], int) and left < fields[SECONDS]:
+        fields[SECONDS] = left
+        trace.layers[SECONDS] = "the token's expiry"
+
+
 def _map_user(tenant: Tenant, principal: Principal, activation: Any) -> str:
     """Map the app's user to ChatKit's. The tenant is in it: threads follow `user` across a whole project."""
     mapped: str = tenant.user.evaluate(activation) if tenant.user else f"{tenant.name}:{principal.subject}"
@@ -66,27 +93,44 @@ def _map_user(tenant: Tenant, principal: Principal, activation: Any) -> str:
         raise ExpressionError("the user is text that UTF-8 can't carry") from None
 
 
-def _apply_rules(tenant: Tenant, activation: Any) -> dict[Path, Any]:
-    fields = _evaluate(tenant.session, activation)
+def _apply_rules(tenant: Tenant, activation: Any, fields: dict[Path, Any], trace: Trace) -> None:
     for rule in tenant.rules:
+        name = f"rule {rule.name!r}"
         if not rule.when.evaluate(activation):
+            trace.steps.append((name, "does not hold"))
             continue
+        trace.steps.append((name, "holds"))
         if rule.deny is not None:
-            raise PolicyDenied(f"rule {rule.name!r} denies", detail=rule.deny)
+            raise PolicyDenied(f"{name} denies", detail=rule.deny)
         if rule.session is not None:
-            fields |= _evaluate(rule.session, activation)
-    return fields
+            fields |= _evaluate(rule.session, activation, trace)
 
 
-def _evaluate(body: Body, activation: Any) -> dict[Path, Any]:
+def _apply_rollouts(
+    tenant: Tenant, principal: Principal, activation: Any, fields: dict[Path, Any], trace: Trace
+) -> None:
+    for rollout in tenant.rollouts:
+        variant = rollout.variant_of(tenant.name, principal.subject)
+        trace.steps.append((f"rollout {rollout.name!r}", "not in it" if variant is None else "in it"))
+        if variant is not None:
+            fields |= _evaluate(variant, activation, trace)
+
+
+def _evaluate(body: Body, activation: Any, trace: Trace) -> dict[Path, Any]:
     fields = dict(body.constant)
     for path, compute in body.computed.items():
         fields[path] = compute(activation)
+    trace.layers |= body.layers
     return fields
 
 
 def _grant_wishes(
-    tenant: Tenant, principal: Principal, user: str, fields: dict[Path, Any], wishes: Mapping[Path, Any]
+    tenant: Tenant,
+    principal: Principal,
+    user: str,
+    fields: dict[Path, Any],
+    wishes: Mapping[Path, Any],
+    trace: Trace,
 ) -> None:
     for path, wish in wishes.items():
         if path == USER:
@@ -102,3 +146,4 @@ def _grant_wishes(
             )
         else:
             fields[path] = wish
+            trace.layers[path] = "the caller's wish"

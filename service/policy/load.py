@@ -45,10 +45,18 @@ class Merged:
 
     def mistake(self, route: Route, message: str) -> Mistake:
         """Return a mistake at the value at *route*, or at the nearest thing around it that was written."""
+        file, (line, column) = self._written(route)
+        return Mistake(file, line, column, message)
+
+    def layer(self, route: Route) -> str:
+        """Return who wrote the value at *route*: `tenant`, or `template NAME`."""
+        file = Path(self._written(route)[0])
+        return f"template {file.stem}" if file.parent.name == "templates" else "tenant"
+
+    def _written(self, route: Route) -> tuple[str, Place]:
         while route and route not in self.places:
             route = route[:-1]
-        file, (line, column) = self.places[route]
-        return Mistake(file, line, column, message)
+        return self.places[route]
 
 
 def _merge(below: dict[str, Any], above: Mapping[str, Any], route: Route, replaced: set[Route]) -> None:
@@ -126,7 +134,7 @@ def _load_tenant(
         wrong = {each["loc"][0] for each in error.errors() if each["loc"]}
         sound = {key: value for key, value in tree.items() if key not in wrong}
         file = TenantFile.model_validate({**STAND_INS, **sound})
-    tenant = Compiling(file, merged.mistake, mistakes, defaults).tenant()
+    tenant = Compiling(file, merged.mistake, merged.layer, mistakes, defaults).tenant()
     return tenant if len(mistakes) == before and file.enabled else None
 
 

@@ -133,6 +133,28 @@ class RuleEntry(Shape):
         return self
 
 
+class VariantEntry(Shape):
+    """What a share of the users gets instead."""
+
+    percent: Annotated[float, Field(gt=0, le=100, strict=False)]
+    session: dict[str, Any]
+
+
+class RolloutEntry(Shape):
+    """A weighted split, sticky per user. Users whom no variant covers keep what they have."""
+
+    name: Text
+    split: Annotated[list[VariantEntry], Field(min_length=1)]
+
+    @field_validator("split")
+    @classmethod
+    def _at_most_everybody(cls, split: list[VariantEntry]) -> list[VariantEntry]:
+        total = sum(variant.percent for variant in split)
+        if total > 100:  # noqa: PLR2004
+            raise ValueError(f"the shares add up to {total:g} %, and there are only 100")
+        return split
+
+
 class RangeBound(Shape):
     """A number that the caller may choose."""
 
@@ -171,9 +193,10 @@ class LiveSessions(Shape):
 
 
 class QuotaEntry(Shape):
-    """How many mints per window, and how many live sessions."""
+    """How many mints per window, of a user and of the whole tenant, and how many live sessions of a user."""
 
     mints: list[Rate] = []
+    tenant_mints: list[Rate] = []
     live_sessions: LiveSessions | None = None
 
 
@@ -220,6 +243,7 @@ class TenantFile(Shape):
     pseudonymous: Pseudonymous | None = None
     session: dict[str, Any]
     rules: list[RuleEntry] = []
+    rollout: list[RolloutEntry] = []
     client_may: dict[str, BoundEntry] = {}
     quota: QuotaEntry = QuotaEntry()
     cookie: CookieEntry | None = None

@@ -1,14 +1,15 @@
 """A tenant, compiled: everything a decision needs, with nothing left to parse or to look up."""
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import SecretStr
 
 from service.contract import Flat, Path
 from service.policy.expressions import Computed, Expression
-from service.principal import Principal, ServiceKey, TokenCookie, Trust, Visitors
+from service.principal import KeySource, Principal, ServiceKey, TokenCookie, Trust, Visitors
 from service.session import Account, Limits, Window
 
 
@@ -18,6 +19,8 @@ class Body:
 
     constant: Flat
     computed: Mapping[Path, Computed]
+    layers: Mapping[Path, str]
+    """Who wrote each value: `template standard`, `tenant`, `rule 'pro uploads'`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,32 @@ class Rule:
     when: Expression
     session: Body | None
     deny: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """The users whose point in the rollout, 0 to 100, is below *until* (and not below the variant before)."""
+
+    until: float
+    session: Body
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """A share of the users gets something else; who is in it is theirs to keep."""
+
+    name: str
+    split: tuple[Variant, ...]
+
+    def variant_of(self, tenant: str, subject: str) -> Body | None:
+        """Return what *subject* gets; None for those whom no variant covers.
+
+        A user's point depends on tenant, rollout and user alone. So a share that grows takes users in and lets none
+        go; where there are several variants, that holds for the last, and for the first if the second shrinks by it.
+        """
+        digest = hashlib.blake2b(f"{tenant}\0{self.name}\0{subject}".encode(), digest_size=8).digest()
+        point = int.from_bytes(digest, "big") / 2**64 * 100
+        return next((variant.session for variant in self.split if point < variant.until), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +90,7 @@ class Tenant:
     pseudonym_key: SecretStr | None
     session: Body
     rules: tuple[Rule, ...]
+    rollouts: tuple[Rollout, ...]
     client_may: Mapping[Path, Bound]
     limits: Limits
     expose_state_variables: bool
@@ -98,5 +128,10 @@ class Policies:
     """By issuer."""
     with_cookies: tuple[Tenant, ...] = ()
     """Those to whom a caller may come with a cookie: a user's token, or a visitor's."""
-    version: str = field(default="")
+    version: str = ""
     """A hash of the files, the same on every replica that read the same files."""
+
+    @property
+    def key_sources(self) -> set[KeySource]:
+        """Where the signing keys of all tenants' issuers come from."""
+        return {trust.keys for trusts in self.trusts.values() for trust in trusts}

@@ -16,6 +16,7 @@ from service.observe.metrics import Metrics
 from service.principal import Principal
 from service.session import Grant, Live, Minted
 from service.sessions.cancel import LISTED_FOR, Canceller
+from service.store.limits import SharedLimits
 from service.store.queue import CancelQueue
 from service.store.sessions import Admission, Crowded, SessionStore, rate_headers
 from service.upstream.issuer import SessionIssuer
@@ -35,6 +36,7 @@ class Mint:
     def __init__(
         self,
         store: SessionStore,
+        limits: SharedLimits,
         queue: CancelQueue,
         issuers: Mapping[str, SessionIssuer],
         canceller: Canceller,
@@ -44,6 +46,7 @@ class Mint:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
+        self._limits = limits
         self._queue = queue
         self._issuers = issuers
         self._canceller = canceller
@@ -56,6 +59,7 @@ class Mint:
         """Mint for *principal* what *grant* allows; raise the refusal that stands in the way."""
         try:
             admission = await self._store.admit(principal, grant.limits, lease_seconds=self._lease_seconds)
+            await self._admit_tenant(grant, admission)
             task = asyncio.create_task(self._issue(principal, grant, admission))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
@@ -65,6 +69,14 @@ class Mint:
             raise
         self._metrics.mints.labels(grant.tenant, "minted").inc()
         return MintResult(minted, rate_headers(admission.windows))
+
+    async def _admit_tenant(self, grant: Grant, admission: Admission) -> None:
+        """Count against the whole tenant's limits: after the user's own, so that nobody past those uses these up."""
+        try:
+            await self._limits.admit_tenant(grant.tenant, grant.limits.tenant_mints)
+        except Refusal:
+            await self._forgo(admission)
+            raise
 
     async def finish(self) -> None:
         """Wait for the mints that are under way."""

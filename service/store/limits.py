@@ -1,4 +1,4 @@
-"""Limits that are not one user's: where a visitor comes from."""
+"""Limits that are not one user's: of a whole tenant, and of where a visitor comes from."""
 
 import hashlib
 from collections.abc import Sequence
@@ -15,23 +15,32 @@ V6_PREFIX = 64
 """Bits of an IPv6 address that count: one customer is given all addresses behind them."""
 
 
-class AddressLimits:
-    """Mints per client address. Raises `StoreUnavailable` when Redis fails."""
+class SharedLimits:
+    """Mints per tenant and per client address, over all replicas. Raises `StoreUnavailable` when Redis fails."""
 
     def __init__(self, redis: Redis, guard: RedisGuard) -> None:
         self._guard = guard
         self._rate = redis.register_script(lua("rate"))
 
-    async def admit(self, tenant: str, address: str, windows: Sequence[Window]) -> None:
-        """Count one mint; raise `RateLimited`, with when to come back, where the address has used a window up."""
+    async def admit_tenant(self, tenant: str, windows: Sequence[Window]) -> None:
+        """Count one mint; raise `RateLimited`, with when to come back, where the tenant has used a window up."""
+        await self._admit("tenant", tenant, windows)
+
+    async def admit_address(self, tenant: str, address: str, windows: Sequence[Window]) -> None:
+        """Count one mint; raise `RateLimited` where the client address has used a window up."""
         tag = hashlib.blake2b(f"{tenant}\0{_network(address)}".encode(), digest_size=16).hexdigest()
+        await self._admit("address", tag, windows)
+
+    async def _admit(self, kind: str, tag: str, windows: Sequence[Window]) -> None:
+        if not windows:
+            return
         async with self._guard():
             verdict, wait = await self._rate(
-                [f"cm:{{address:{tag}}}:rate:{index}" for index in range(len(windows))],
+                [f"cm:{kind}:{{{tag}}}:rate:{index}" for index in range(len(windows))],
                 [number for window in windows for number in (window.count, window.seconds)],
             )
         if verdict == b"rate":
-            raise RateLimited("client address", retry_after=wait / 1000)
+            raise RateLimited(f"limit of the {kind}", retry_after=wait / 1000)
 
 
 def _network(address: str) -> str:

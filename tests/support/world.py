@@ -18,6 +18,7 @@ from service.sessions.logout import Logout
 from service.sessions.mint import Mint
 from service.sessions.sweep import Sweeper
 from service.store.connect import RedisGuard
+from service.store.limits import SharedLimits
 from service.store.queue import CancelQueue
 from service.store.records import SHARDS, UserKeys, due_shard
 from service.store.sessions import SessionStore
@@ -77,7 +78,16 @@ class World:
         self.queue = CancelQueue(redis, guard)
         issuers = {"authority": self.upstream}
         self.canceller = Canceller(self.queue, issuers, self.account_at, self.metrics, clock=clock)
-        self.mint = Mint(self.store, self.queue, issuers, self.canceller, self.metrics, lease_seconds=25, clock=clock)
+        self.mint = Mint(
+            self.store,
+            SharedLimits(redis, guard),
+            self.queue,
+            issuers,
+            self.canceller,
+            self.metrics,
+            lease_seconds=25,
+            clock=clock,
+        )
         self.log_out = Logout(self.store, self.queue, self.canceller, wait=wait)
         self.sweeper = Sweeper(self.queue, self.canceller)
         self.clock = clock

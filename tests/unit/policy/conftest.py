@@ -43,12 +43,15 @@ def load(tmp_path: Path) -> Callable[..., Policies]:
         environ: Mapping[str, str] | None = None,
         key: str | None = "sk-default",
         base_url: str = "https://api.openai.com/v1",
+        visitor_keys: bool = True,
     ) -> Policies:
         for name, text in ({"acme": files} if isinstance(files, str) else files).items():
             path = tmp_path / (f"{name}.yaml" if "/" in name else f"tenants/{name}.yaml")
             path.parent.mkdir(exist_ok=True)
             path.write_text(text)
-        return load_policies(tmp_path, Defaults(environ or {}, SecretStr(key) if key else None, base_url, jwks_problem))
+        default_key = SecretStr(key) if key else None
+        defaults = Defaults(environ or {}, default_key, base_url, jwks_problem, visitor_keys=visitor_keys)
+        return load_policies(tmp_path, defaults)
 
     return loaded
 

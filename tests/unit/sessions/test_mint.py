@@ -147,6 +147,31 @@ async def test_a_hundred_mints_at_once_share_five_of_a_window(world: World) -> N
     assert all(0 < (refusal.retry_after or 0) <= 12 for refusal in refused)
 
 
+async def test_a_hundred_users_at_once_share_five_of_their_tenants(world: World) -> None:
+    limits = Limits(tenant_mints=(Window(5, 60),))
+    callers = [world.login(subject=f"user-{n}") for n in range(100)]
+    results = await asyncio.gather(*(world.minted(who, limits) for who in callers), return_exceptions=True)
+    assert sum(isinstance(result, str) for result in results) == 5
+    assert sum(isinstance(result, RateLimited) for result in results) == 95
+
+
+async def test_who_is_past_his_own_limit_uses_up_nothing_of_the_tenants(world: World) -> None:
+    limits = Limits(mints=(Window(1, 60),), tenant_mints=(Window(3, 60),))
+    await world.minted(world.login(), limits)
+    for _ in range(10):
+        with pytest.raises(RateLimited):
+            await world.minted(world.login(), limits)
+    await world.minted(world.login(subject="bob"), limits)
+
+
+async def test_a_mint_that_the_tenants_limit_refuses_gives_its_slot_back(world: World) -> None:
+    limits = Limits(tenant_mints=(Window(1, 60),), live=1)
+    await world.minted(world.login(), limits)
+    with pytest.raises(RateLimited):
+        await world.minted(world.login(subject="bob"), limits)
+    await world.minted(world.login(subject="bob"), Limits(live=1))
+
+
 async def test_the_largest_limit_that_a_file_may_hold_admits(world: World) -> None:
     await world.minted(world.login(), Limits(mints=(Window(999_999_999, 60),)))
 

@@ -1,0 +1,102 @@
+"""The admin routes of the operations listener: for people and scripts who hold the admin key."""
+
+import hmac
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Final, NotRequired, Required
+
+from pydantic import SecretStr, TypeAdapter, with_config
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from typing_extensions import TypedDict
+
+from service.contract import STRICT, SessionWish
+from service.errors import InvalidRequest, InvalidToken, NotFound
+from service.http.answers import json_answer, read_body
+from service.identity.authenticate import bearer_token
+from service.policy.explain import explain
+from service.policy.tenant import Policies, Tenant
+from service.store.records import UserKeys
+from service.store.sessions import SessionStore
+
+
+@with_config(STRICT)
+class ExplainWish(TypedDict):
+    """What to explain: whose claims, with which create body, as a visitor or not."""
+
+    tenant: Required[str]
+    claims: Required[dict[str, Any]]
+    request: NotRequired[SessionWish]
+    visitor: NotRequired[bool]
+
+
+EXPLAIN: Final[TypeAdapter[ExplainWish]] = TypeAdapter(ExplainWish)
+
+
+@dataclass(frozen=True, slots=True)
+class AdminApi:
+    """The endpoints. Without an admin key there are none."""
+
+    key: SecretStr | None
+    policies: Callable[[], Policies]
+    store: SessionStore
+    clock: Callable[[], float]
+
+    def routes(self) -> list[Route]:
+        """Return the routing table."""
+        if self.key is None:
+            return []
+        return [
+            Route("/admin/tenants", self.tenants),
+            Route("/admin/tenants/{tenant}/users/{subject:path}/sessions", self.user_sessions),
+            Route("/admin/explain", self.explain, methods=["POST"]),
+        ]
+
+    async def tenants(self, request: Request) -> Response:
+        """List the tenants in force."""
+        self._check_key(request)
+        policies = self.policies()
+        listed = [
+            {
+                "tenant": tenant.name,
+                "upstream": tenant.account.kind,
+                "issuers": sorted({trust.issuer for trust in tenant.trusts}),
+                "visitors": tenant.visitors is not None,
+                "limits": asdict(tenant.limits),
+            }
+            for tenant in policies.tenants.values()
+        ]
+        return json_answer({"object": "list", "data": listed, "version": policies.version})
+
+    async def user_sessions(self, request: Request) -> Response:
+        """List one user's live sessions, never a secret."""
+        self._check_key(request)
+        tenant = self._tenant(request.path_params["tenant"])
+        live = await self.store.live(UserKeys.of(tenant.name, request.path_params["subject"]), now=self.clock())
+        return json_answer({"object": "list", "data": [session.public() for session in live], "has_more": False})
+
+    async def explain(self, request: Request) -> Response:
+        """Tell what a caller with these claims would get, and why."""
+        self._check_key(request)
+        wish = await read_body(request, EXPLAIN)
+        tenant = self._tenant(wish["tenant"])
+        try:
+            told = explain(
+                tenant, wish["claims"], wish.get("request", SessionWish()), visitor=wish.get("visitor", False)
+            )
+        except ValueError as error:
+            raise InvalidRequest(detail=str(error), field="claims") from None
+        return json_answer(told.as_json())
+
+    def _tenant(self, name: str) -> Tenant:
+        tenant = self.policies().tenants.get(name)
+        if tenant is None:
+            raise NotFound(f"no tenant {name[:64]!r}")
+        return tenant
+
+    def _check_key(self, request: Request) -> None:
+        presented = bearer_token(request.headers.getlist("authorization"))
+        expected = self.key.get_secret_value() if self.key else ""
+        if not hmac.compare_digest(presented.encode(), expected.encode()):
+            raise InvalidToken("not the admin key")

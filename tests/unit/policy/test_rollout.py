@@ -1,0 +1,69 @@
+"""A rollout's share is right, and growing it moves nobody back."""
+
+from collections.abc import Callable
+
+import pytest
+
+from service.policy.tenant import Body, Rollout, Variant
+
+USERS = [f"user-{number}" for number in range(100_000)]
+
+
+def rollout(*shares: float, name: str = "v2") -> Rollout:
+    until, split = 0.0, []
+    for number, share in enumerate(shares):
+        until += share
+        split.append(Variant(until, Body({("workflow", "version"): str(number)}, {}, {})))
+    return Rollout(name, tuple(split))
+
+
+def members(it: Rollout, tenant: str = "acme", variant: int = 0) -> set[str]:
+    return {user for user in USERS if it.variant_of(tenant, user) is it.split[variant].session}
+
+
+def test_ten_then_fifty_percent_keeps_everybody_in() -> None:
+    few, many = members(rollout(10)), members(rollout(50))
+    assert abs(len(few) / len(USERS) - 0.10) < 0.01
+    assert abs(len(many) / len(USERS) - 0.50) < 0.01
+    assert few <= many
+
+
+def test_the_last_of_several_variants_grows_without_moving_anyone() -> None:
+    before, after = rollout(10, 10), rollout(10, 40)
+    assert members(before) == members(after)
+    assert members(before, variant=1) <= members(after, variant=1)
+
+
+def test_rollouts_and_tenants_draw_apart() -> None:
+    base = members(rollout(50))
+    for other in (members(rollout(50, name="v3")), members(rollout(50), tenant="globex")):
+        assert abs(len(base & other) / len(USERS) - 0.25) < 0.01
+
+
+def test_nobody_and_everybody() -> None:
+    assert members(rollout(100)) == set(USERS)
+    assert len(members(rollout(0.001))) < 20
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("{name: a, split: [{percent: 60, session: {}}, {percent: 41, session: {}}]}", "add up to 101 %"),
+        ("{name: a, split: [{percent: 0, session: {}}]}", "greater than 0"),
+        ("{name: a, split: []}", "at least 1 item"),
+        ("{name: a, split: [{percent: 1, session: {workflow: {version: latest}}}]}", "'latest' is not"),
+    ],
+)
+def test_an_impossible_rollout_is_refused(
+    acme: str, mistakes: Callable[..., list[str]], written: str, message: str
+) -> None:
+    (mistake,) = mistakes(f"{acme}rollout:\n  - {written}\n")
+    assert mistake.startswith("tenants/acme.yaml:12:")
+    assert message in mistake
+
+
+def test_two_rollouts_of_one_name_are_refused(acme: str, mistakes: Callable[..., list[str]]) -> None:
+    one = "  - {name: a, split: [{percent: 1, session: {}}]}\n"
+    (mistake,) = mistakes(f"{acme}rollout:\n{one}{one}")
+    assert "there is a rollout 'a' already" in mistake
+    assert mistake.startswith("tenants/acme.yaml:13:")
