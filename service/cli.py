@@ -2,7 +2,8 @@
 
 import dataclasses
 import os
-from collections.abc import Coroutine
+import time
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -19,9 +20,13 @@ from service.dev.identity_provider import ISSUER, IdentityProvider
 from service.dev.run import DevPorts, run_dev
 from service.identity.service_keys import make_service_key
 from service.observe.logs import configure_logs
+from service.policy.cases import run_cases
 from service.policy.compile import Defaults
+from service.policy.doubts import doubts
 from service.policy.explain import as_table, explain
 from service.policy.load import PolicyError, load_policies
+from service.policy.schema import tenant_schema
+from service.policy.source import Mistake
 from service.policy.tenant import Policies
 from service.serve import PortTaken, listen, serve
 from service.settings import Settings, SettingsError, load_settings
@@ -85,24 +90,47 @@ def check(
     directory: Annotated[Path | None, typer.Argument(help="Default: CHATKIT_MINT_CONFIG_DIR, else config.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
-    """Check the tenant files: every mistake in every file, with its place."""
+    """Check the tenant files and run their tests: every mistake in every file, with its place; and what is doubtful."""
     settings = _settings()
     folder = directory or settings.config_dir
+    tests, warnings, mistakes, policies = 0, list[str](), list[Mistake](), None
     try:
         policies = load_policies(folder, _defaults_without_keys(settings))
     except PolicyError as error:
-        if as_json:
-            mistakes = [dataclasses.asdict(mistake) for mistake in error.mistakes]
-            print(orjson.dumps({"ok": False, "mistakes": mistakes}).decode())
-        else:
-            print(error)
-            count = len(error.mistakes)
-            print(f"\n{count} mistake{'s' if count > 1 else ''}; nothing would be loaded.")
-        raise typer.Exit(1) from None
+        mistakes = error.mistakes
+    if policies:
+        tests, mistakes = run_cases(folder, policies.tenants, now=time.time())
+        warnings = doubts(policies.tenants)
     if as_json:
-        print(orjson.dumps({"ok": True, "tenants": sorted(policies.tenants), "version": policies.version}).decode())
+        tenants = {"tenants": sorted(policies.tenants), "version": policies.version} if policies else {}
+        told = [dataclasses.asdict(mistake) for mistake in mistakes]
+        print(
+            orjson.dumps({"ok": not told, "mistakes": told, "warnings": warnings, "tests": tests, **tenants}).decode()
+        )
     else:
-        print(f"{folder}: fine. Tenants: {', '.join(sorted(policies.tenants))}")
+        _print_check(folder, policies, tests, warnings, mistakes)
+    raise typer.Exit(1 if mistakes else 0)
+
+
+def _print_check(
+    folder: Path, policies: Policies | None, tests: int, warnings: Sequence[str], mistakes: Sequence[Mistake]
+) -> None:
+    for mistake in mistakes:
+        print(mistake)
+    for warning in warnings:
+        print(f"warning: {warning}")
+    if mistakes:
+        what = "a test of the policy fails" if policies else "nothing would be loaded"
+        print(f"\n{len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''}; {what}.")
+    elif policies:
+        tested = f" {tests} test{'s' if tests > 1 else ''} passed." if tests else ""
+        print(f"{folder}: fine. Tenants: {', '.join(sorted(policies.tenants))}.{tested}")
+
+
+@app.command("schema")
+def schema() -> None:
+    """Print the JSON Schema of tenant files, for editors; `config/schema/` holds it."""
+    print(orjson.dumps(tenant_schema(), option=orjson.OPT_INDENT_2).decode())
 
 
 @app.command("token")
