@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check image-check format lock clean
+.PHONY: help setup run test check image-check bench-policy format lock clean
 
 help: ## list these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ check: setup ## formatter, linter, types, import rules
 
 image-check: ## run the Dockerfile's steps in a clean virtual environment, and its health check
 	@PYTHON=$(PYTHON) deploy/image-check
+
+bench-policy: setup ## how loading and deciding grow with the number of tenants, as ratios
+	@$(BIN)/python tests/bench/policy.py
 
 format: setup ## format the code and mend what the linter can
 	@$(BIN)/ruff check --fix --quiet . || true

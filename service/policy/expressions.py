@@ -7,6 +7,7 @@ CEL's answer to an error is a value of type ERROR, which looks like text: every 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final
 
 from cel_expr_python import cel
@@ -69,6 +70,12 @@ def _has_nul(value: Any) -> bool:
     return False
 
 
+@lru_cache(maxsize=65_536)
+def _compile(source: str) -> Any:
+    """Return the compiled form. Tenants that share a template share its expressions, also over reloads."""
+    return _ENVIRONMENT.compile(source)
+
+
 class Expression:
     """One compiled expression. Raises `ExpressionError` from the constructor if its type isn't in *kinds*."""
 
@@ -76,7 +83,7 @@ class Expression:
 
     def __init__(self, source: str, kinds: frozenset[str]) -> None:
         try:
-            self._compiled = _ENVIRONMENT.compile(source)
+            self._compiled = _compile(source)
         except RuntimeError as error:
             raise ExpressionError(f"`{source}` is not a valid expression: {_first_line(str(error))}") from None
         kind = self._compiled.return_type().name()
