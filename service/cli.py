@@ -209,7 +209,7 @@ def service_key(
         print(orjson.dumps({"name": name, "key": key, "sha256": digest}).decode())
         return
     print("# Into the tenant file; `may` takes logout, read, or both:\nservice_keys:")
-    print(f"  - {{name: {name}, sha256: {digest}, may: [logout]}}")
+    print(f"  - {{name: {orjson.dumps(name).decode()}, sha256: {digest}, may: [logout]}}")
     print(f"\n# Into that server's secrets; it is shown only now:\n{key}")
 
 

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from ipaddress import ip_network
 from typing import Any
 
 import structlog
@@ -15,6 +16,8 @@ from starlette.applications import Starlette
 from service.observe.logs import where
 
 log = structlog.get_logger()
+
+IPV4 = 4
 
 
 class PortTaken(OSError):  # noqa: N818
@@ -52,6 +55,8 @@ def listen(
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         sock.bind((host, port))
         sock.listen(2048)  # from now on callers wait instead of being refused: a start-up may call its neighbour
     except OSError as error:
@@ -138,7 +143,14 @@ def _config(listener: Listener, grace: float) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=bool(listener.trusted_proxies),
-        forwarded_allow_ips=list(listener.trusted_proxies),
+        forwarded_allow_ips=[spelling for each in listener.trusted_proxies for spelling in _spellings(each)],
         ws="none",
         timeout_graceful_shutdown=max(1, int(grace)),
     )
+
+
+def _spellings(network: str) -> list[str]:
+    """Return a network, and an IPv4 one also as a listener for both kinds of address sees it (RFC 4291 §2.5.5.2)."""
+    parsed = ip_network(network)
+    mapped = [f"::ffff:{parsed.network_address}/{96 + parsed.prefixlen}"] if parsed.version == IPV4 else []
+    return [network, *mapped]

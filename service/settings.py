@@ -65,7 +65,7 @@ class Settings(BaseModel):
     @property
     def visitor_key_list(self) -> list[str]:
         """The keys that sign visitors' cookies, the signing one first."""
-        return self.visitor_keys.get_secret_value().split(",") if self.visitor_keys else []
+        return [key.strip() for key in self.visitor_keys.get_secret_value().split(",")] if self.visitor_keys else []
 
     @property
     def trusted_proxy_list(self) -> list[str]:
@@ -109,14 +109,14 @@ class Settings(BaseModel):
     @field_validator("visitor_keys")
     @classmethod
     def _long_keys(cls, keys: SecretStr | None) -> SecretStr | None:
-        if keys and any(len(key) < 32 for key in keys.get_secret_value().split(",")):  # noqa: PLR2004
+        if keys and any(len(key.strip()) < 32 for key in keys.get_secret_value().split(",")):  # noqa: PLR2004
             raise ValueError("has at least 32 characters a key, keys separated by commas")
         return keys
 
     @field_validator("trusted_proxies")
     @classmethod
     def _networks(cls, networks: str) -> str:
-        for each in filter(None, networks.split(",")):
+        for each in filter(str.strip, networks.split(",")):
             try:
                 ip_network(each.strip())
             except ValueError:

@@ -34,17 +34,17 @@ class Credentials:
         self._authenticator = authenticator
         self._visitors = visitors
 
-    async def caller(self, request: Request, policies: Policies) -> Caller:
-        """Return who is asking.
+    async def caller(self, request: Request, policies: Policies, *, welcome: bool = False) -> Caller:
+        """Return who is asking; *welcome* makes a visitor of who has no cookie yet.
 
         Raises what `Authenticator.principal` raises, `MissingCredentials`, and `PolicyDenied` for a page that may
         not use the cookie it comes with.
         """
-        caller = await self._caller(request, policies)
+        caller = await self._caller(request, policies, welcome=welcome)
         note(tenant=caller.principal.tenant, visitor=caller.principal.visitor or None)
         return caller
 
-    async def _caller(self, request: Request, policies: Policies) -> Caller:
+    async def _caller(self, request: Request, policies: Policies, *, welcome: bool) -> Caller:
         asked = request.headers.get(TENANT_HEADER)
         authorization = request.headers.getlist("authorization")
         if authorization:
@@ -54,13 +54,15 @@ class Credentials:
         if cookies := [tenant for tenant in tenants if tenant.cookie and tenant.cookie.name in request.cookies]:
             return await self._by_cookie(request, cookies, asked)
         if hosts := [tenant for tenant in tenants if tenant.visitors]:
-            return self._visitor(request, hosts)
+            return self._visitor(request, hosts, welcome=welcome)
         raise MissingCredentials
 
     async def _by_cookie(self, request: Request, tenants: Sequence[Tenant], asked: str | None) -> Caller:
         allowed = [tenant for tenant in tenants if tenant.cookie and _origin_allowed(request, tenant.cookie.origins)]
         if not allowed or not allowed[0].cookie:
             raise PolicyDenied("token cookie from a page of another origin")
+        if len({tenant.cookie.name for tenant in allowed if tenant.cookie}) > 1:
+            raise _choose()
         trusts: dict[str, tuple[Trust, ...]] = {}
         for tenant in allowed:
             for trust in tenant.trusts:
@@ -69,29 +71,32 @@ class Credentials:
         principal = await self._authenticator.principal(token, trusts, tenant=asked)
         return Caller(principal, _end_of_visit(request, principal.tenant))
 
-    def _visitor(self, request: Request, tenants: Sequence[Tenant]) -> Caller:
-        """Return the visitor; only a request that changes something makes a new one."""
-        if request.method in SAFE_METHODS:
-            for tenant in tenants:
-                cookie = request.cookies.get(cookie_name(tenant.name))
-                if tenant.visitors and (known := self._visitors.known(tenant.visitors.who, cookie)):
-                    return Caller(known)
-            raise MissingCredentials
+    def _visitor(self, request: Request, tenants: Sequence[Tenant], *, welcome: bool) -> Caller:
+        """Return the visitor; only a mint makes a new one."""
         open_to = [t for t in tenants if t.visitors and _origin_allowed(request, t.visitors.who.origins)]
         if not open_to:
             # Without an Origin it is no page at all, and then the answer is the usual one.
             if "origin" in request.headers:
                 raise PolicyDenied("visitor from a page of another origin")
             raise MissingCredentials
+        if not welcome:
+            for tenant in open_to:
+                cookie = request.cookies.get(cookie_name(tenant.name))
+                if tenant.visitors and (known := self._visitors.known(tenant.visitors.who, cookie)):
+                    return Caller(known)
+            raise MissingCredentials
         if len(open_to) > 1:
-            raise InvalidRequest(
-                detail=f"This page belongs to several tenants; choose with the {TENANT_HEADER} header",
-                field=TENANT_HEADER,
-            )
+            raise _choose()
         tenant = open_to[0]
         assert tenant.visitors is not None  # noqa: S101  (chosen for it)
         visit = self._visitors.visit(tenant.visitors.who, request.cookies.get(cookie_name(tenant.name)))
         return Caller(visit.principal, (visit.set_cookie,) if visit.set_cookie else ())
+
+
+def _choose() -> InvalidRequest:
+    return InvalidRequest(
+        detail=f"This page belongs to several tenants; choose with the {TENANT_HEADER} header", field=TENANT_HEADER
+    )
 
 
 def _origin_allowed(request: Request, origins: frozenset[str]) -> bool:

@@ -58,7 +58,7 @@ class PublicApi:
     async def sessions(self, request: Request) -> Response:
         """Mint a session (POST), or list the caller's live ones (GET)."""
         policies = self.policies()
-        caller = await self.credentials.caller(request, policies)
+        caller = await self.credentials.caller(request, policies, welcome=request.method == "POST")
         if request.method == "POST":
             return await self._mint(request, caller, policies)
         keys = UserKeys.of(caller.principal.tenant, caller.principal.subject)
@@ -74,12 +74,13 @@ class PublicApi:
     async def log_out(self, request: Request) -> Response:
         """End the caller's login, or every login of the user; of a visitor, the visit."""
         policies = self.policies()
-        principal = (await self.credentials.caller(request, policies)).principal
+        caller = await self.credentials.caller(request, policies)
+        principal = caller.principal
         wish = await read_body(request, LOGOUT, empty=LogoutWish())
         remember = policies.tenants[principal.tenant].fence_for
         report = await self.logout(principal, everywhere=wish.get("everywhere", False), remember=remember)
         answer = json_answer({"cancelled": report.cancelled, "pending": report.pending})
-        return _with_cookies(answer, [forget_cookie(principal.tenant)] if principal.visitor else [])
+        return _with_cookies(answer, [forget_cookie(principal.tenant)] if principal.visitor else caller.set_cookies)
 
     async def _mint(self, request: Request, caller: Caller, policies: Policies) -> Response:
         principal, tenant = caller.principal, policies.tenants[caller.principal.tenant]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from service.errors import InvalidRequest, InvalidToken, IssuerUnavailable, MissingCredentials, PolicyDenied
-from service.identity.claims import audience_of, check_claims
+from service.identity.claims import audience_of, check_claims, is_name
 from service.identity.jws import MAX_NAME, UnverifiedToken, parse_token
 from service.identity.keys import KeyCache
 from service.identity.visitors import SUBJECT_PREFIX
@@ -129,11 +129,11 @@ def _principal(trust: Trust, claims: dict[str, Any]) -> Principal:
         subject, login = trust.subject(claims), trust.login(claims)
     except ValueError as error:
         raise PolicyDenied(f"{trust.tenant}: {error}") from None
-    if not isinstance(subject, str) or not 0 < len(subject) <= MAX_NAME:
+    if not is_name(subject):
         raise PolicyDenied(f"{trust.tenant}: the subject is no string of 1 to {MAX_NAME} characters")
     if subject.startswith(SUBJECT_PREFIX):
         raise PolicyDenied(f"{trust.tenant}: a token may not claim a visitor's subject")
-    if login is not None and not (isinstance(login, str) and 0 < len(login) <= MAX_NAME):
+    if login is not None and not is_name(login):
         raise PolicyDenied(f"{trust.tenant}: the login is no string of 1 to {MAX_NAME} characters")
     return Principal(
         tenant=trust.tenant,

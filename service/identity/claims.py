@@ -4,12 +4,14 @@ RFC 7519 §4.1 (required claims and times), RFC 8725 §3.11 and §3.12 (kinds of
 """
 
 import math
-from typing import Any, Final
+import re
+from typing import Any, Final, TypeGuard
 
 from service.errors import InvalidToken
 from service.identity.jws import MAX_NAME
 from service.principal import Trust
 
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 LAST_SECOND: Final = 253_402_300_799
 """The end of the year 9999: a larger time is a mistake or an attack."""
 LOGOUT_EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"
@@ -76,6 +78,11 @@ def _check_kind(claims: dict[str, Any], header: dict[str, Any], trust: Trust) ->
         raise InvalidToken("an ID token is no access token")
 
 
+def is_name(value: Any) -> TypeGuard[str]:
+    """Return whether *value* can name somebody: short text that can stand in a path, a key and a log line."""
+    return isinstance(value, str) and 0 < len(value) <= MAX_NAME and not _CONTROL.search(value)
+
+
 def _time(claims: dict[str, Any], name: str) -> float:
     value = claims.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -87,6 +94,6 @@ def _time(claims: dict[str, Any], name: str) -> float:
 
 def _name(claims: dict[str, Any], name: str) -> str:
     value = claims.get(name)
-    if not isinstance(value, str) or not 0 < len(value) <= MAX_NAME:
-        raise InvalidToken(f"{name} is missing or no string of 1 to {MAX_NAME} characters")
+    if not is_name(value):
+        raise InvalidToken(f"{name} is missing or no string of 1 to {MAX_NAME} characters without control characters")
     return value

@@ -19,7 +19,7 @@ SUBJECT_PREFIX: Final = "visitor:"
 """Leads a visitor's subject. No token may claim such a subject: a user can't become somebody's visitor."""
 LEEWAY: Final = 30
 """Seconds by which replicas' clocks may differ."""
-_FORM: Final = re.compile(r"1\.([A-Za-z0-9_-]{22})\.([0-9]{1,12})\.([A-Za-z0-9_-]{43})")
+_FORM: Final = re.compile(r"1\.([A-Za-z0-9_-]{22})\.(0|[1-9][0-9]{0,11})\.([A-Za-z0-9_-]{43})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class VisitorCookies:
     """Signs and verifies. *keys* are secrets of at least 32 bytes; *clock* gives Unix seconds."""
 
     def __init__(self, keys: Sequence[str], *, clock: Callable[[], float]) -> None:
-        self._keys = [key.encode() for key in keys]
+        self._keys = [key.encode(errors="surrogateescape") for key in keys]
         self._clock = clock
 
     def visit(self, who: Visitors, cookie: str | None) -> Visit:

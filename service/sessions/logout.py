@@ -35,9 +35,9 @@ class Logout:
         *remember* is how long that must be known so that no older token of the tenant outlives it, in seconds.
         """
         login = None if everywhere else principal.login
-        return await self.user(
-            principal.tenant, principal.subject, login=login, issued_at=principal.issued_at, remember=remember
-        )
+        # Nobody becomes this visitor again: a cookie renewed a moment ago by a clock ahead of Redis's ends too.
+        issued_at = principal.expires_at if principal.visitor else principal.issued_at
+        return await self.user(principal.tenant, principal.subject, login=login, issued_at=issued_at, remember=remember)
 
     async def user(
         self, tenant: str, subject: str, *, remember: float, login: str | None = None, issued_at: float = 0.0

@@ -288,6 +288,9 @@ PARTIES = [
     _claim("sub is empty", sub=""),
     _claim("sub is a number", sub=1),
     _claim("sub is long", sub="x" * 257),
+    _claim("sub with a line break", sub="alice\nbob"),
+    _claim("sub with a NUL", sub="alice\0bob"),
+    _claim("sid with a control character", sid="a\x7f"),
     _claim("sid is a number", sid=1),
     _claim("sid is empty", sid=""),
 ]

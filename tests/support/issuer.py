@@ -7,6 +7,7 @@ so that it starts within a tenth of a second.
 
 import asyncio
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -139,6 +140,8 @@ async def main(port: int) -> None:
         serving.cancel()
 
     server = await asyncio.start_server(connected, "127.0.0.1", port, backlog=1024)
+    # Whoever started it holds the other end of its standard input: killed or not, it takes the process along.
+    asyncio.get_running_loop().add_reader(sys.stdin.fileno(), os._exit, 0)
     print(server.sockets[0].getsockname()[1], flush=True)  # noqa: T201  (whoever started it reads the port here)
     await server.serve_forever()
 
