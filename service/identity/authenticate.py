@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from service.errors import InvalidRequest, InvalidToken, IssuerUnavailable, MissingCredentials, PolicyDenied
 from service.identity.claims import audience_of, check_claims, is_name
+from service.identity.jwk import VerifyingKey
 from service.identity.jws import MAX_NAME, UnverifiedToken, parse_token
 from service.identity.keys import KeyCache
 from service.identity.visitors import SUBJECT_PREFIX
@@ -58,8 +59,8 @@ class Authenticator:
             except IssuerUnavailable as error:
                 results[trust.keys], unavailable = False, error
                 continue
-            results[trust.keys] = any(
-                key.verifies(parsed.alg, parsed.signing_input, parsed.signature) for key in keys[:MAX_TRIES]
+            results[trust.keys] = _signed_by(keys, parsed) or _signed_by(
+                await self._keys.renewed(trust.keys, parsed.kid, parsed.alg), parsed
             )
         verified = [trust for trust in believing if results[trust.keys]]
         if not verified:
@@ -80,6 +81,10 @@ def bearer_token(headers: list[str]) -> str:
     if scheme.lower() != "bearer" or not token.strip():
         raise MissingCredentials("an Authorization header of another kind")
     return token.strip()
+
+
+def _signed_by(keys: list[VerifyingKey], parsed: UnverifiedToken) -> bool:
+    return any(key.verifies(parsed.alg, parsed.signing_input, parsed.signature) for key in keys[:MAX_TRIES])
 
 
 def _believing(parsed: UnverifiedToken, trusts: Mapping[str, tuple[Trust, ...]]) -> list[Trust]:

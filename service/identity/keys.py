@@ -48,8 +48,8 @@ class _Held:
     """When the last fetch began, whatever became of it."""
     fresh_for: float = FRESH
     fetching: asyncio.Task[None] | None = None
-    stamp: tuple[int, int] | None = None
-    """A key file's time and size when it was read."""
+    stamp: tuple[int, int, int] | None = None
+    """A key file's inode, time and size when it was read."""
 
 
 STATIC: Final = (InlineJwks, SharedSecret)
@@ -78,11 +78,19 @@ class KeyCache:
         """
         held = self._held.setdefault(source, _Held())
         await self._available(source, held)
-        found = _fitting(held.keys, kid, alg)
-        if not found and kid is not None and self._may_force(source, held):
-            await self._fetch(source, held)
-            found = _fitting(held.keys, kid, alg)
-        return found
+        return _fitting(held.keys, kid, alg)
+
+    async def renewed(self, source: KeySource, kid: str | None, alg: str) -> list[VerifyingKey]:
+        """Return what `candidates` returns after a fetch, for a token that no key at hand signed.
+
+        Returns nothing where the set has the very key that the token names, or where it is too early to fetch.
+        """
+        held = self._held.setdefault(source, _Held())
+        named = kid is not None and any(key.kid == kid for key in _fitting(held.keys, kid, alg))
+        if named or not self._may_force(source, held):
+            return []
+        await self._fetch(source, held)
+        return _fitting(held.keys, kid, alg)
 
     async def warm(self, sources: Collection[KeySource]) -> None:
         """Fetch keys not held yet, side by side, and drop those of sources that no policy names any more."""
@@ -142,8 +150,12 @@ class KeyCache:
         return not static and (held.fetching is not None or self._clock() - held.tried_at > COOLDOWN)
 
     async def _fetch(self, source: KeySource, held: _Held) -> None:
-        # Shielded: the fetch is everybody's, and goes on when the caller who started it leaves.
-        await asyncio.shield(self._start(source, held))
+        # Waited for, not awaited: the fetch is everybody's. It goes on when the caller who started it leaves, and
+        # when it is cancelled because its source was dropped, that cancels none of those who wait.
+        task = self._start(source, held)
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.result()
 
     def _start(self, source: KeySource, held: _Held) -> asyncio.Task[None]:
         if held.fetching is None:
@@ -181,13 +193,16 @@ class KeyCache:
                     raise FetchError("the configuration document is another issuer's")
                 if not isinstance(jwks_uri := configuration.get("jwks_uri"), str):
                     raise FetchError("the configuration document names no jwks_uri")
+                # An issuer out there must not point us at our own loopback.
+                if url.startswith("https://") and not jwks_uri.lower().startswith("https://"):
+                    raise FetchError("the configuration document names keys that are not on https")
                 document = await fetch_json(self._transport, jwks_uri)
                 return read_jwk_set(document.value), document.max_age
 
 
 def _read_file(path: Path, held: _Held) -> tuple[VerifyingKey, ...]:
     status = path.stat()
-    stamp = (status.st_mtime_ns, status.st_size)
+    stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
     if held.keys and stamp == held.stamp:
         return held.keys
     keys = read_jwk_set(orjson.loads(path.read_bytes()))
