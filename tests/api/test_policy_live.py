@@ -19,10 +19,10 @@ from support.tenants import tenant_file, write_config
 ADMIN_KEY = "an-admin-key-of-thirty-two-characters"
 
 
-@pytest.fixture
-def editable(tmp_path: Path, issuer: Issuer) -> Path:
-    """A configuration that the test may write to."""
-    return write_config(tmp_path / "config", policy(issuer, 1))
+@pytest.fixture(scope="module")
+def editable(tmp_path_factory: pytest.TempPathFactory, issuer: Issuer) -> Path:
+    """A configuration that the tests may write to."""
+    return write_config(tmp_path_factory.mktemp("api-editable") / "config", policy(issuer, 1))
 
 
 def policy(issuer: Issuer, number: int, **sections: Any) -> dict[str, Any]:
@@ -30,13 +30,30 @@ def policy(issuer: Issuer, number: int, **sections: Any) -> dict[str, Any]:
     return tenant_file("acme", issuer.identity("acme"), session=session, **sections)
 
 
-@pytest.fixture
-def living(editable: Path, redis_server: RedisServer, tmp_path: Path) -> Iterator[Service]:
-    service = Service(tmp_path / "log", editable, redis_server.url(SERVICE_DB), CHATKIT_MINT_ADMIN_KEY=ADMIN_KEY)
+@pytest.fixture(scope="module")
+def running(editable: Path, redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    output = tmp_path_factory.mktemp("api-living") / "log"
+    service = Service(output, editable, redis_server.url(SERVICE_DB), CHATKIT_MINT_ADMIN_KEY=ADMIN_KEY)
     try:
         yield service.wait()
     finally:
         service.close()
+
+
+@pytest.fixture
+def living(running: Service, editable: Path, issuer: Issuer) -> Service:
+    """A service on the first policy, whatever the test before left."""
+    (editable / "tenants" / "globex.yaml").unlink(missing_ok=True)
+    write_config(editable, policy(issuer, 1))
+    running.process.popen.send_signal(signal.SIGHUP)
+    claims = {"tenant": "acme", "claims": {"sub": "nobody"}}
+    eventually(
+        lambda: (
+            admin(running, "/admin/explain", claims).json()["body"]["workflow"]["id"] == "wf_1"
+            and ready(running)["status"] == "ready"
+        )
+    )
+    return running
 
 
 def ready(service: Service) -> dict[str, Any]:
