@@ -51,6 +51,7 @@ def living(running: Service, editable: Path, issuer: Issuer) -> Service:
         lambda: (
             admin(running, "/admin/explain", claims).json()["body"]["workflow"]["id"] == "wf_1"
             and ready(running)["status"] == "ready"
+            and len(admin(running, "/admin/tenants").json()["data"]) == 1
         )
     )
     return running
