@@ -77,7 +77,11 @@ async def _serve(settings: Settings) -> None:
             public_app.state.operations, settings.ops_host, settings.ops_port, option="CHATKIT_MINT_OPS_PORT"
         )
         await serve(
-            [public, operations], grace=settings.shutdown_grace, ready=lambda: _tell(public.url, operations.url)
+            [public, operations],
+            grace=settings.shutdown_grace,
+            ready=lambda: _tell(public.url, operations.url),
+            draining=public_app.state.control.drain,
+            reload=public_app.state.control.reload,
         )
 
 

@@ -13,6 +13,7 @@ from typing import Final
 import structlog
 
 from service.identity.keys import KeyCache
+from service.observe.logs import where
 from service.observe.metrics import Metrics
 from service.policy.compile import Defaults
 from service.policy.load import PolicyError, load_policies
@@ -21,6 +22,8 @@ from service.session import Account
 
 LOOK: Final = 1.0
 """Seconds between looks at the directory."""
+TRIES: Final = 5
+"""Readings of a directory that changes meanwhile."""
 REMEMBER: Final = 700.0
 """Seconds that an account stays known after its tenant moved or went: longer than any session lives."""
 
@@ -38,7 +41,8 @@ class PolicyStore:
         self._metrics = metrics
         self._clock = clock
         self._signature = signature(directory)
-        self.current = load_policies(directory, defaults)
+        self._warming: asyncio.Task[None] | None = None
+        self.current = self._load()
         self.failure: str | None = None
         """Why the files as they stand now are not in force; None where they are."""
         self._accounts: dict[tuple[str, str], tuple[Account, float]] = {}
@@ -53,7 +57,7 @@ class PolicyStore:
     def reload(self) -> bool:
         """Load the directory and put it in force; return whether it was fit to be. Blocks: call it in a thread."""
         try:
-            policies = load_policies(self._directory, self._defaults)
+            policies = self._load()
         except (PolicyError, OSError) as error:
             self.failure = str(error)
             mistakes = [str(each) for each in error.mistakes] if isinstance(error, PolicyError) else [str(error)]
@@ -80,16 +84,33 @@ class PolicyStore:
             except TimeoutError:
                 pass
             started = time.perf_counter()
-            seen = await asyncio.to_thread(signature, self._directory)
+            asked_now = asked.is_set()
+            asked.clear()
+            try:
+                if await asyncio.to_thread(self._changed, asked=asked_now) and await asyncio.to_thread(self.reload):
+                    # Not waited for: an issuer that hangs must not keep the next change from being seen.
+                    self._warming = asyncio.create_task(keys.warm(self.current.key_sources))
+            except Exception as error:  # noqa: BLE001  (whatever it is, the next change must still be seen)
+                self.failure = f"the tenant files can't be read: {type(error).__name__}"
+                log.error("policies_not_reloaded", error=where(error), kept=self.current.version)
+                self._loaded("failed")
             # A directory of many thousand files is looked at less often: at most a twentieth of a core.
             wait = max(LOOK, 20 * (time.perf_counter() - started))
-            if seen == self._signature and not asked.is_set():
-                continue
-            asked.clear()
-            # What is seen is noted before it is read: a change while reading is seen again at the next look.
-            self._signature = seen
-            if await asyncio.to_thread(self.reload):
-                await keys.warm(self.current.key_sources)
+
+    def _changed(self, *, asked: bool) -> bool:
+        seen = signature(self._directory)
+        changed = asked or seen != self._signature
+        self._signature = seen
+        return changed
+
+    def _load(self) -> Policies:
+        """Load files that belong together: if they change while they are read, read them again."""
+        for _ in range(TRIES):
+            before = signature(self._directory)
+            policies = load_policies(self._directory, self._defaults)
+            if signature(self._directory) == before:
+                return policies
+        raise OSError("the tenant files change faster than they can be read")
 
     def _remember(self, policies: Policies) -> None:
         now = self._clock()
@@ -110,14 +131,16 @@ def signature(directory: Path) -> Signature:
     for folder in ("templates", "tenants"):
         try:
             entries = list(os.scandir(directory / folder))
-        except FileNotFoundError:
+        except OSError as error:
+            found.append((folder, -1, error.errno or 0, 0))
             continue
         for entry in entries:
             if not entry.name.endswith(".yaml") or entry.name.startswith("."):
                 continue
             try:
                 status = entry.stat()
-            except FileNotFoundError:
+            except OSError as error:  # a link that leads nowhere, a file that may not be read: part of the picture
+                found.append((f"{folder}/{entry.name}", -1, error.errno or 0, 0))
                 continue
             found.append((f"{folder}/{entry.name}", status.st_mtime_ns, status.st_size, status.st_ino))
     return tuple(sorted(found))

@@ -70,8 +70,8 @@ async def serve(
     *,
     grace: float,
     ready: Callable[[], None],
-    draining: Callable[[], None] = lambda: None,
-    reload: Callable[[], None] = lambda: None,
+    draining: Callable[[], None],
+    reload: Callable[[], None],
 ) -> None:
     """Serve until SIGINT or SIGTERM; then stop one listener after the other, in the order given.
 

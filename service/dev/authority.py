@@ -20,9 +20,19 @@ async def run_authority(
         app = create_authority_app(Authority(redis), workflows=workflows, faults=faults)
         listener = listen(app, "127.0.0.1", port, option="--port")
         try:
-            await serve([listener], grace=settings.shutdown_grace, ready=lambda: _welcome(listener.url))
+            await serve(
+                [listener],
+                grace=settings.shutdown_grace,
+                ready=lambda: _welcome(listener.url),
+                draining=_nothing,
+                reload=_nothing,
+            )
         finally:
             await redis.aclose()
+
+
+def _nothing() -> None:
+    """Have nothing to drain and nothing to read again."""
 
 
 def _welcome(url: str) -> None:

@@ -70,6 +70,8 @@ class KeyCache:
         self._metrics = metrics
         self._clock = clock
         self._held: dict[KeySource, _Held] = {}
+        self._wanted: set[KeySource] = set()
+        """The sources that the policies in force name."""
 
     async def candidates(self, source: KeySource, kid: str | None, alg: str) -> list[VerifyingKey]:
         """Return the source's keys that may have signed: by `kid`, or without one every key that fits *alg*.
@@ -94,7 +96,9 @@ class KeyCache:
 
     async def warm(self, sources: Collection[KeySource]) -> None:
         """Fetch keys not held yet, side by side, and drop those of sources that no policy names any more."""
-        for gone in set(self._held) - set(sources):
+        # Dropped one load later: requests that began under the policies before may still need them.
+        kept, self._wanted = self._wanted, set(sources)
+        for gone in set(self._held) - self._wanted - kept:
             if (task := self._held.pop(gone).fetching) is not None:
                 task.cancel()
         missing = [(source, self._held.setdefault(source, _Held())) for source in sources]
@@ -106,7 +110,8 @@ class KeyCache:
         return [
             source
             for source, held in self._held.items()
-            if not held.keys or (now - held.good_at > HARD_MAX and not isinstance(source, STATIC))
+            if (not self._wanted or source in self._wanted)
+            and (not held.keys or (now - held.good_at > HARD_MAX and not isinstance(source, STATIC)))
         ]
 
     async def run(self) -> None:
@@ -119,6 +124,8 @@ class KeyCache:
         """Start a fetch for every source whose keys will soon be stale, or are missing."""
         now = self._clock()
         for source, held in self._held.items():
+            if self._wanted and source not in self._wanted:
+                continue
             stale = now - held.good_at > held.fresh_for * AHEAD
             if stale and now - held.tried_at > RETRY and not isinstance(source, STATIC):
                 self._start(source, held)

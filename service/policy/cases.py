@@ -42,6 +42,8 @@ class Case(Shape):
 class CaseFile(Shape):
     """A file of tests."""
 
+    tenant: Text | None = None
+    """Whose tests these are; without it, the file's name says."""
     tests: Annotated[list[Case], Field(min_length=1)]
 
 
@@ -58,10 +60,12 @@ def run_cases(directory: Path, tenants: Mapping[str, Tenant], *, now: float) -> 
         except ValidationError as error:
             failures += [_mistake(source, e["loc"], e["msg"]) for e in error.errors(include_input=False)]
             continue
-        tenant = tenants.get(path.name.removesuffix(".test.yaml"))
+        stem = path.name.removesuffix(".test.yaml")
+        tenant = tenants.get(file.tenant or stem)
         if tenant is None:
-            failures.append(Mistake(source.file, 1, 1, "there is no tenant of this file's name"))
-            continue
+            if not path.with_name(f"{stem}.yaml").exists() or file.tenant:
+                failures.append(Mistake(source.file, 1, 1, "there is no tenant of this name; name it by `tenant:`"))
+            continue  # its tenant is not enabled
         for index, case in enumerate(file.tests):
             count += 1
             failures += [

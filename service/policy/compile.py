@@ -1,5 +1,6 @@
 """A checked tenant file → Tenant: expressions compiled, secrets fetched, constants held against the contract."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -132,12 +133,14 @@ class Compiling:
         """Add a mistake."""
         self.mistakes.append(self.locate(route, message))
 
-    def expression(self, source: str | None, kinds: frozenset[str], route: Route) -> Expression | None:
+    def expression(
+        self, source: str | None, kinds: frozenset[str], route: Route, *, who: bool = True
+    ) -> Expression | None:
         """Compile; None where there is nothing to compile or it is wrong."""
         if source is None:
             return None
         try:
-            return Expression(source, kinds)
+            return Expression(source, kinds, who=who)
         except ExpressionError as error:
             self.wrong(route, str(error))
             return None
@@ -215,7 +218,7 @@ class Compiling:
         """Compile the rules, in order."""
         rules = []
         for index, entry in enumerate(entries):
-            when = self.expression(entry.when, TRUTH, (*route, index, "when"))
+            when = self.expression(entry.when, TRUTH, (*route, index, "when"), who=False)
             session = (
                 self.body(entry.session, (*route, index, "session"), f"rule {entry.name!r}")
                 if entry.session is not None
@@ -231,11 +234,10 @@ class Compiling:
         for index, entry in enumerate(entries):
             if entry.name in [rollout.name for rollout in rollouts]:
                 self.wrong((*route, index, "name"), f"there is a rollout {entry.name!r} already")
-            until, split = 0.0, []
+            split = []
             for number, variant in enumerate(entry.split):
-                until += variant.percent
                 place = (*route, index, "split", number, "session")
-                split.append(Variant(until, self.body(variant.session, place, f"rollout {entry.name!r}")))
+                split.append(Variant(variant.percent, self.body(variant.session, place, f"rollout {entry.name!r}")))
             rollouts.append(Rollout(entry.name, tuple(split)))
         return tuple(rollouts)
 
@@ -262,12 +264,17 @@ class Compiling:
         if not value:
             self.wrong(route, f"the environment variable {ref.env} is not set" if ref.env else f"{ref.file} is empty")
             return None
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            self.wrong(route, "the secret is not text in UTF-8")
+            return None
         return SecretStr(value)
 
     def long_secret(self, ref: SecretRef, route: Route) -> SecretStr | None:
         """Fetch a secret that makes or checks signatures."""
         secret = self.secret(ref, route)
-        if secret and len(secret.get_secret_value().encode(errors="surrogateescape")) < MIN_SECRET:
+        if secret and len(secret.get_secret_value().encode()) < MIN_SECRET:
             self.wrong(route, f"a secret for signatures has at least {MIN_SECRET} bytes")
         return secret
 
@@ -334,6 +341,8 @@ class Compiling:
             secret = self.long_secret(entry.secret, (*route, "secret"))
             return SharedSecret(secret) if secret else None
         if entry.jwks_file:
+            if not os.access(entry.jwks_file, os.R_OK):
+                self.wrong((*route, "jwks_file"), f"{entry.jwks_file} can't be read")
             return JwksFile(Path(entry.jwks_file))
         if entry.jwks is not None:
             return self._inline(entry.jwks, (*route, "jwks"))
@@ -385,7 +394,7 @@ def _bound(entry: BoundEntry) -> Bound:
         return Bound(minimum=entry.min, maximum=entry.max)
     if isinstance(entry, TextBound):
         return Bound(max_length=entry.max_length)
-    return Bound(choices=(True, False) if entry is True else tuple(entry))
+    return Bound(choices=(True, False) if isinstance(entry, bool) else tuple(entry))
 
 
 def _nearest(path: contract.Path) -> str:

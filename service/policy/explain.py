@@ -9,10 +9,12 @@ from service.contract import ANCHOR, USER, SessionWish, dotted, flatten
 from service.errors import Refusal
 from service.policy.decide import Trace, decide
 from service.policy.tenant import Tenant
-from service.principal import Principal
+from service.principal import Principal, Trust
 
 WIDEST = 48
 """Characters of a value in the table."""
+LAST_SECOND = 253_402_300_799
+"""The end of the year 9999."""
 LIFETIME = 3600
 """Seconds of life of a token whose claims name no `exp`."""
 
@@ -100,16 +102,18 @@ def _shown(value: Any) -> str:
 
 
 def _principal(tenant: Tenant, claims: Mapping[str, Any], *, visitor: bool, now: float) -> Principal:
-    issuers = [trust for trust in tenant.trusts if trust.issuer == claims.get("iss")]
-    trust = (issuers or list(tenant.trusts))[0]
+    """Return who has these claims, as authentication would: by an entry that fits, with the subject that it reads."""
     if visitor:
         claims = {"visitor": True, "sub": "visitor:example", **claims}
     if not isinstance(claims.get("sub"), str):
         raise ValueError("the claims name no `sub`")  # noqa: TRY004  (a caller's mistake, not a caller's code)
-    subject = claims["sub"] if visitor else trust.subject(claims)
     expires = claims.get("exp", now + LIFETIME)
-    if not isinstance(subject, str) or isinstance(expires, bool) or not isinstance(expires, int | float):
-        raise ValueError("the subject is no text, or `exp` is no number")  # noqa: TRY004  (as above)
+    if isinstance(expires, bool) or not isinstance(expires, int | float) or not now < expires < LAST_SECOND:
+        raise ValueError("`exp` is no time in the future: such a token is refused")
+    trust = None if visitor else _fitting(tenant, claims)
+    subject = trust.subject(claims) if trust else claims["sub"]
+    if not isinstance(subject, str) or not subject or (not visitor and subject.startswith("visitor:")):
+        raise ValueError("the subject is no text, empty, or a visitor's: such a token is refused")
     return Principal(
         tenant=tenant.name,
         subject=subject,
@@ -117,6 +121,20 @@ def _principal(tenant: Tenant, claims: Mapping[str, Any], *, visitor: bool, now:
         issued_at=now,
         expires_at=expires,
         claims=claims,
-        ends_with_token=trust.session_ends_with_token and not visitor,
+        ends_with_token=trust is not None and trust.session_ends_with_token,
         visitor=visitor,
     )
+
+
+def _fitting(tenant: Tenant, claims: Mapping[str, Any]) -> Trust:
+    """Return the first identity entry that `iss`, `aud` (where the claims have them) and `match` fit."""
+    aud = claims.get("aud")
+    audiences = {aud} if isinstance(aud, str) else set(aud) if isinstance(aud, list) else None
+    for trust in tenant.trusts:
+        if claims.get("iss", trust.issuer) != trust.issuer or (
+            audiences is not None and not audiences & trust.audiences
+        ):
+            continue
+        if trust.matches(claims):
+            return trust
+    raise ValueError("the claims fit no identity entry of the tenant: by `iss`, `aud` and `match`, nobody gets in")

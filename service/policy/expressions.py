@@ -14,10 +14,12 @@ from cel_expr_python import cel
 from cel_expr_python.ext import ext_strings
 
 _MAP: Final = cel.Type.Map(cel.Type.STRING, cel.Type.DYN)
+_WHO: Final = {"claims": _MAP, "tenant": cel.Type.STRING}
 _ENVIRONMENT: Final = cel.NewEnv(
-    variables={"claims": _MAP, "tenant": cel.Type.STRING, "request": _MAP, "now": cel.Type.TIMESTAMP},
-    extensions=[ext_strings.ExtStrings()],
+    variables={**_WHO, "request": _MAP, "now": cel.Type.TIMESTAMP}, extensions=[ext_strings.ExtStrings()]
 )
+_WHO_ENVIRONMENT: Final = cel.NewEnv(variables=_WHO, extensions=[ext_strings.ExtStrings()])
+"""For what says who somebody is: not a matter of what they wish for, nor of when."""
 
 TEXT: Final = frozenset({"STRING", "DYN"})
 TRUTH: Final = frozenset({"BOOL", "DYN"})
@@ -71,19 +73,22 @@ def _has_nul(value: Any) -> bool:
 
 
 @lru_cache(maxsize=65_536)
-def _compile(source: str) -> Any:
+def _compile(source: str, *, who: bool) -> Any:
     """Return the compiled form. Tenants that share a template share its expressions, also over reloads."""
-    return _ENVIRONMENT.compile(source)
+    return (_WHO_ENVIRONMENT if who else _ENVIRONMENT).compile(source)
 
 
 class Expression:
-    """One compiled expression. Raises `ExpressionError` from the constructor if its type isn't in *kinds*."""
+    """One compiled expression. Raises `ExpressionError` from the constructor if its type isn't in *kinds*.
+
+    With *who* it may speak of `claims` and `tenant` alone, not of `request` and `now`.
+    """
 
     __slots__ = ("_compiled", "_kinds", "source")
 
-    def __init__(self, source: str, kinds: frozenset[str]) -> None:
+    def __init__(self, source: str, kinds: frozenset[str], *, who: bool = False) -> None:
         try:
-            self._compiled = _compile(source)
+            self._compiled = _compile(source, who=who)
         except RuntimeError as error:
             raise ExpressionError(f"`{source}` is not a valid expression: {_first_line(str(error))}") from None
         kind = self._compiled.return_type().name()

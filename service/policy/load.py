@@ -5,7 +5,7 @@ scalars and lists replace, and every value keeps the place it came from, so that
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -90,10 +90,15 @@ def load_policies(directory: Path, defaults: Defaults) -> Policies:
             line, column = source.places["tenant",]
             mistakes.append(Mistake(source.file, line, column, f"another file is tenant {tenant.name!r} already"))
         tenants[tenant.name] = tenant
+    used = {name for source in sources.values() for name in _ancestry(source, templates)}
+    for name in sorted(set(templates) - used - broken):
+        _load_tenant(templates[name], templates, defaults, mistakes, template=True)
+    if sources and not tenants and not mistakes:
+        mistakes.append(Mistake(str(directory / "tenants"), 1, 1, "no tenant is enabled"))
     if mistakes:
         raise PolicyError(sorted(set(mistakes)))
     with_cookies = tuple(tenant for tenant in tenants.values() if tenant.cookie or tenant.visitors)
-    return Policies(tenants, _by_issuer(tenants), with_cookies, _version(directory))
+    return Policies(tenants, _by_issuer(tenants), with_cookies, _version([*templates.items(), *sources.items()]))
 
 
 def _read_all(folder: Path, mistakes: list[Mistake]) -> dict[str, Source]:
@@ -118,14 +123,24 @@ STAND_INS: Final[Mapping[str, Any]] = {
 
 
 def _load_tenant(
-    source: Source, templates: Mapping[str, Source], defaults: Defaults, mistakes: list[Mistake]
+    source: Source,
+    templates: Mapping[str, Source],
+    defaults: Defaults,
+    mistakes: list[Mistake],
+    *,
+    template: bool = False,
 ) -> Tenant | None:
+    """Return a file's tenant; None where it is wrong or not enabled. A *template* alone need not be complete."""
     before = len(mistakes)
     merged = Merged()
     for layer in _layers(source, templates, mistakes):
         merged.put(layer)
     tree = {key: value for key, value in merged.tree.items() if key != "extends"}
-    if "tenant" not in source.tree:
+    if template:
+        tree = {**STAND_INS, **tree, "upstream": {"kind": "authority"}}
+        if isinstance(session := tree["session"], dict):
+            tree["session"] = {**session, "workflow": {"id": "wf", **(session.get("workflow") or {})}}
+    elif "tenant" not in source.tree:
         mistakes.append(Mistake(source.file, 1, 1, "names no tenant; add `tenant: NAME`"))
     try:
         file = TenantFile.model_validate(tree)
@@ -222,8 +237,9 @@ def _by_issuer(tenants: Mapping[str, Tenant]) -> dict[str, tuple[Trust, ...]]:
     return {issuer: tuple(trusts) for issuer, trusts in index.items()}
 
 
-def _version(directory: Path) -> str:
+def _version(sources: Iterable[tuple[str, Source]]) -> str:
+    """Return a name for what was read, the same on every replica that read the same."""
     digest = hashlib.sha256()
-    for path in sorted([*directory.glob("templates/*.yaml"), *directory.glob("tenants/*.yaml")]):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    for name, source in sources:
+        digest.update(name.encode() + b"\0" + source.digest)
     return digest.hexdigest()[:12]

@@ -1,9 +1,11 @@
 """The tenant file's shape. What stands in `session` is ChatKit's create body and is checked apart."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Discriminator,
@@ -54,6 +56,20 @@ class SecretRef(Shape):
 
     env: Text | None = None
     file: FileName | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_literal(cls, given: object) -> object:
+        if not isinstance(given, dict):
+            raise ValueError("a secret is never written into the file; use {env: NAME} or {file: PATH}")  # noqa: TRY004
+        return given
+
+    @field_validator("env")
+    @classmethod
+    def _a_variable(cls, name: str | None) -> str | None:
+        if name is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            raise ValueError("names an environment variable, not the secret itself")  # its value is not repeated
+        return name
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "SecretRef":
@@ -136,21 +152,24 @@ class RuleEntry(Shape):
 class VariantEntry(Shape):
     """What a share of the users gets instead."""
 
-    percent: Annotated[float, Field(gt=0, le=100, strict=False)]
+    percent: Annotated[float, Field(gt=0, le=100)]
     session: dict[str, Any]
 
 
 class RolloutEntry(Shape):
-    """A weighted split, sticky per user. Users whom no variant covers keep what they have."""
+    """A weighted split, sticky per user. Users whom no variant covers keep what they have.
+
+    One variant or two: with more, none of those between could grow without moving somebody.
+    """
 
     name: Text
-    split: Annotated[list[VariantEntry], Field(min_length=1)]
+    split: Annotated[list[VariantEntry], Field(min_length=1, max_length=2)]
 
     @field_validator("split")
     @classmethod
     def _at_most_everybody(cls, split: list[VariantEntry]) -> list[VariantEntry]:
         total = sum(variant.percent for variant in split)
-        if total > 100:  # noqa: PLR2004
+        if total > 100 + 1e-9:
             raise ValueError(f"the shares add up to {total:g} %, and there are only 100")
         return split
 
@@ -176,11 +195,17 @@ def _kind_of_bound(entry: Any) -> str:
     return "any boolean"
 
 
+def _true(entry: bool) -> bool:  # noqa: FBT001
+    if not entry:
+        raise ValueError("`true` lets the caller set it; to forbid it, leave it out")
+    return entry
+
+
 BoundEntry = Annotated[
     Annotated[list[str | bool | int | float], Field(min_length=1), Tag("choices")]
     | Annotated[RangeBound, Tag("range")]
     | Annotated[TextBound, Tag("text")]
-    | Annotated[Literal[True], Tag("any boolean")],
+    | Annotated[bool, AfterValidator(_true), Tag("any boolean")],
     Discriminator(_kind_of_bound),
 ]
 

@@ -4,6 +4,7 @@ YAML 1.2's core schema, as editors and people expect it: `on`, `no` and `12:30` 
 merge keys and values nested too deep are refused, each with line and column. Tags mean nothing.
 """
 
+import hashlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -52,6 +53,8 @@ class Source:
     file: str
     tree: dict[str, Any]
     places: Mapping[Route, Place] = field(repr=False)
+    digest: bytes = b""
+    """Of the bytes that were read."""
 
 
 class SourceError(ValueError):
@@ -86,7 +89,7 @@ def read_source(path: Path) -> Source:
         raise SourceError(Mistake(file, *place, "not valid YAML: a character that may not stand there")) from None
     if not isinstance(reading.top, dict):
         raise SourceError(Mistake(file, 1, 1, "holds no map of settings; start with `tenant: …`"))
-    return Source(file, reading.top, reading.places)
+    return Source(file, reading.top, reading.places, hashlib.sha256(raw).digest())
 
 
 def _at(raw: bytes, offset: int) -> Place:

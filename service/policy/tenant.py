@@ -35,15 +35,15 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """The users whose point in the rollout, 0 to 100, is below *until* (and not below the variant before)."""
+    """What *percent* of the users get instead."""
 
-    until: float
+    percent: float
     session: Body
 
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """A share of the users gets something else; who is in it is theirs to keep."""
+    """A share of the users gets something else; who is in it is theirs to keep. One variant, or two."""
 
     name: str
     split: tuple[Variant, ...]
@@ -51,12 +51,17 @@ class Rollout:
     def variant_of(self, tenant: str, subject: str) -> Body | None:
         """Return what *subject* gets; None for those whom no variant covers.
 
-        A user's point depends on tenant, rollout and user alone. So a share that grows takes users in and lets none
-        go; where there are several variants, that holds for the last, and for the first if the second shrinks by it.
+        A user's point depends on tenant, rollout and user alone. The first variant covers the points from 0 up, the
+        second those from 100 down: so either can grow, until they meet, and nobody who is in falls out.
         """
         digest = hashlib.blake2b(f"{tenant}\0{self.name}\0{subject}".encode(), digest_size=8).digest()
         point = int.from_bytes(digest, "big") / 2**64 * 100
-        return next((variant.session for variant in self.split if point < variant.until), None)
+        first, *second = self.split
+        if point < first.percent:
+            return first.session
+        if second and point >= 100 - second[0].percent:
+            return second[0].session
+        return None
 
 
 @dataclass(frozen=True, slots=True)

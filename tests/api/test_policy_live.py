@@ -4,11 +4,13 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx2
+import jwt
 import pytest
 
 from api.parts import SERVICE_DB, Issuer, RedisServer, eventually
@@ -68,6 +70,30 @@ def test_a_hangup_puts_new_files_in_force(living: Service, editable: Path, issue
     write_config(editable, policy(issuer, 2))
     living.process.popen.send_signal(signal.SIGHUP)
     eventually(lambda: alice.minted()["workflow"]["id"] == "wf_2", within=5)
+
+
+def test_a_hangup_reads_secrets_again_though_no_tenant_file_changed(living: Service, editable: Path) -> None:
+    secret = editable / "secret"
+    secret.write_text("an old secret, of more than 32 bytes")
+    identity = {
+        "issuer": "https://hs.example/",
+        "audience": "a",
+        "algorithms": ["HS256"],
+        "secret": {"file": str(secret)},
+    }
+    write_config(editable, tenant_file("globex", identity))
+
+    def status(key: str) -> int:
+        now = int(time.time())
+        claims = {"iss": "https://hs.example/", "aud": "a", "sub": "x", "iat": now, "exp": now + 60}
+        token = jwt.encode(claims, key, "HS256")
+        return living.http.get("/v1/chatkit/sessions", headers={"authorization": f"Bearer {token}"}).status_code
+
+    eventually(lambda: status("an old secret, of more than 32 bytes") == 200)
+    secret.write_text("a new secret, of more than 32 bytes.")
+    living.process.popen.send_signal(signal.SIGHUP)
+    eventually(lambda: status("a new secret, of more than 32 bytes.") == 200, within=5)
+    assert status("an old secret, of more than 32 bytes") == 401
 
 
 def test_a_broken_file_changes_nothing_and_is_told(living: Service, editable: Path, issuer: Issuer) -> None:

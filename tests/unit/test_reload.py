@@ -15,6 +15,7 @@ from starlette.applications import Starlette
 from service.app import create_app, defaults_of
 from service.identity.keys import KeyCache
 from service.observe.metrics import Metrics
+from service.policy import load
 from service.policy.tenant import Policies
 from service.reload import PolicyStore
 from service.settings import Settings
@@ -142,6 +143,49 @@ def test_where_sessions_were_issued_stays_known_for_as_long_as_they_live(config:
     assert policies.reload()
     assert policies.account_at("acme", before.place) is None
     assert policies.account_at("acme", policies.current.tenants["acme"].account.place) is not None
+
+
+async def test_trouble_with_the_directory_is_told_and_ends_nothing(
+    watched: tuple[PolicyStore, asyncio.Event], config: Path
+) -> None:
+    """A link that leads to itself, then a file where the folder was: each is told, and mended is mended."""
+    policies, asked = watched
+    loop = config / "tenants" / "loop.yaml"
+    loop.symlink_to(loop)
+    await until(lambda: policies.failure is not None)
+    loop.unlink()
+    await until(lambda: policies.failure is None)
+    (config / "tenants").rename(config / "aside")
+    (config / "tenants").write_text("")
+    asked.set()
+    await until(lambda: policies.failure is not None)
+    (config / "tenants").unlink()
+    (config / "aside").rename(config / "tenants")
+    write_config(config, acme(5))
+    await until(lambda: workflow(policies.current) == "wf_5")
+
+
+def test_files_that_change_while_they_are_read_are_read_again(
+    policies: PolicyStore, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A swapped directory must never give a mix of both: templates of one, tenants of the other."""
+    template = {"session": {"workflow": {"version": "0"}}}
+    write_config(config, acme(0, session={"workflow": {"id": "wf_0"}}, extends="t"), t=template)
+    assert policies.reload()
+    read = load._read_all
+
+    def swapped_between(folder: Path, mistakes: Any) -> Any:
+        sources = read(folder, mistakes)
+        if folder.name == "templates":
+            monkeypatch.setattr(load, "_read_all", read)
+            template["session"]["workflow"]["version"] = "1"
+            write_config(config, acme(0, session={"workflow": {"id": "wf_1"}}, extends="t"), t=template)
+        return sources
+
+    monkeypatch.setattr(load, "_read_all", swapped_between)
+    assert policies.reload()
+    constant = policies.current.tenants["acme"].session.constant
+    assert (constant["workflow", "id"], constant["workflow", "version"]) == ("wf_1", "1")
 
 
 @pytest.fixture

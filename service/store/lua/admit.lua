@@ -18,7 +18,7 @@ for i = 3, #KEYS do
   local count, span = tonumber(ARGV[2 * i + 1]), tonumber(ARGV[2 * i + 2]) * 1000
   local full = math.max(tonumber(redis.call('GET', KEYS[i]) or 0), now)
   local after = full + span / count
-  if after - now > span then
+  if after - now > span + 0.5 then  -- rounding must not cost the last of a burst
     verdict, wait = 'rate', math.max(wait, after - now - span)
     after = full
   end

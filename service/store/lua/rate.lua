@@ -11,7 +11,7 @@ for i = 1, #KEYS do
   full[i] = math.max(tonumber(redis.call('GET', KEYS[i]) or 0), now) + span / count
   wait = math.max(wait, full[i] - now - span)
 end
-if wait > 0 then return {'rate', math.ceil(wait)} end
+if wait > 0.5 then return {'rate', math.ceil(wait)} end  -- rounding must not cost the last of a burst
 for i = 1, #KEYS do
   redis.call('SET', KEYS[i], string.format('%.3f', full[i]), 'PX', math.max(1, math.ceil(full[i] - now)))
 end

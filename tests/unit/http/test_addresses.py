@@ -115,7 +115,10 @@ async def served(app: Starlette, trusted: Sequence[str], host: str = "127.0.0.1"
     """The real listener, as `chatkit-mint serve` starts it; its URL on 127.0.0.1."""
     listener = listen(app, host, 0, option="--port", trusted_proxies=trusted)
     ready = asyncio.Event()
-    serving = asyncio.create_task(serve([listener], grace=1.0, ready=ready.set))
+    control = app.state.control
+    serving = asyncio.create_task(
+        serve([listener], grace=1.0, ready=ready.set, draining=control.drain, reload=control.reload)
+    )
     await ready.wait()
     try:
         yield f"http://127.0.0.1:{listener.socket.getsockname()[1]}"

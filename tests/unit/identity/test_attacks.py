@@ -11,9 +11,11 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from service.app import create_app
+from service.identity.jwk import jwks_problem
 from service.settings import Settings
 from support.attacks import EVERY, FAMILIES, SECRET, Family, attacks_on, make_family
 from support.tenants import tenant_file, write_config
+from support.tokens import Signer, make_key
 
 LIMIT = 0.05
 """Seconds for a refusal, as the issue has it; the best of three tries, since the machine is shared."""
@@ -88,3 +90,21 @@ async def test_refusing_is_quick(client: httpx2.AsyncClient, families: dict[str,
         if best > LIMIT:
             slow[attack.name] = best
     assert not slow
+
+
+@pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning")
+async def test_a_weak_rsa_key_verifies_nothing(tmp_path: Path, redis: Redis) -> None:
+    """Published beside a good one, a key of 1,024 bits is as if it were not there (RFC 7518 §3.3)."""
+    weak = Signer("https://rsa.example/", "app", alg="RS256", kid="weak", key=make_key("RS256", rsa_bits=1024))
+    good = Signer("https://rsa.example/", "app", alg="RS256", kid="good")
+    jwks = {"keys": [weak.jwk, good.jwk]}
+    identity = {"issuer": good.issuer, "audience": "app", "algorithms": ["RS256"], "jwks": jwks}
+    app = create_app(Settings(config_dir=write_config(tmp_path, tenant_file("rsa", identity))), redis=redis)
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://test") as client:
+        assert (await ask(client, weak.token())).status_code == 401
+        assert (await ask(client, good.token())).status_code == 200
+
+
+def test_a_weak_rsa_key_alone_is_no_key() -> None:
+    weak = Signer(alg="RS256", key=make_key("RS256", rsa_bits=1024))
+    assert jwks_problem(weak.jwks) == "the JWK Set holds no usable key"

@@ -66,7 +66,7 @@ def test_a_test_file_without_a_tenant_is_told(load: Callable[..., Policies], tmp
     policies = load({"acme": tenant("acme")})
     (tmp_path / "tenants" / "acmee.test.yaml").write_text("tests:\n  - {name: a, claims: {sub: x}, grant: {}}\n")
     _, (failure,) = run_cases(tmp_path, policies.tenants, now=time.time())
-    assert "no tenant of this file's name" in str(failure)
+    assert "there is no tenant of this name" in str(failure)
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ def identity(acme: str, more: str, algorithms: str = "ES256", issuer: str = "htt
         ("leeway: 5", "ES256", Discovery("https://login.example/", "https://login.example/.well-known/openid-configuration")),
         ("discovery: https://d.example/x", "RS256", Discovery("https://login.example/", "https://d.example/x")),
         ("jwks_url: https://d.example/jwks", "PS256, EdDSA", JwksUrl("https://d.example/jwks")),
-        ("jwks_file: keys.json", "ES256", JwksFile(Path("keys.json"))),
+        (f"jwks_file: {__file__}", "ES256", JwksFile(Path(__file__))),
     ],
 )  # fmt: skip
 def test_keys_come_from_where_the_file_says(load: Load, acme: str, more: str, algorithms: str, keys: object) -> None:
@@ -230,7 +230,7 @@ def test_an_upstream_that_others_could_listen_to_is_refused(mistakes: Mistakes, 
 
 
 def test_an_issuer_whose_keys_are_in_a_file_is_only_a_name(load: Load, acme: str) -> None:
-    assert load(identity(acme, "jwks_file: keys.json", issuer="http://login.example")).tenants
+    assert load(identity(acme, f"jwks_file: {__file__}", issuer="http://login.example")).tenants
 
 
 # --- secrets ---
@@ -239,8 +239,9 @@ def test_an_issuer_whose_keys_are_in_a_file_is_only_a_name(load: Load, acme: str
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ("api_key: sk-hunter2", "api_key"),
-        ("api_key: [sk-hunter2]", "api_key"),
+        ("api_key: sk-hunter2", "a secret is never written into the file; use {env: NAME} or {file: PATH}"),
+        ("api_key: [sk-hunter2]", "a secret is never written into the file"),
+        ("api_key: {env: sk-hunter2}", "names an environment variable, not the secret itself"),
         ("api_key: {key: sk-hunter2}", "unknown key `key`"),
         ("api_key: {env: A, file: sk-hunter2}", "one of {env: NAME} or {file: PATH}"),
         ("api_key: {}", "one of {env: NAME} or {file: PATH}"),

@@ -106,7 +106,35 @@ def test_the_table_and_the_json_say_the_same(acme: Tenant) -> None:
     assert told_json["body"]["workflow"]["version"] == "2"
 
 
-@pytest.mark.parametrize("claims", [{}, {"sub": 1}, {"sub": "a", "exp": "soon"}])
+def test_it_is_the_entry_that_fits_that_is_explained(load: Callable[..., Policies]) -> None:
+    second = """\
+  - issuer: https://login.example/
+    audience: app2
+    algorithms: [ES256]
+    subject: claims.oid
+    match: claims.org == "acme"
+"""
+    files = {**FILES, "acme": FILES["acme"].replace("upstream:", f"{second}upstream:")}
+    tenant = load(files).tenants["acme"]
+    claims = {"sub": "S", "oid": "O", "aud": ["x", "app2"], "org": "acme", "plan": "free"}
+    assert explain(tenant, claims, {}).user == "acme:O"
+    for other in ({"org": "globex"}, {"aud": "app3"}, {"iss": "https://other.example/"}):
+        with pytest.raises(ValueError, match="fit no identity entry"):
+            explain(tenant, {**claims, **other}, {})
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {},
+        {"sub": 1},
+        {"sub": ""},
+        {"sub": "visitor:x"},
+        {"sub": "a", "exp": "soon"},
+        {"sub": "a", "exp": 1},
+        {"sub": "a", "exp": float("inf")},
+    ],
+)
 def test_claims_that_can_be_nobodys_are_refused(acme: Tenant, claims: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"sub|exp"):
+    with pytest.raises(ValueError, match=r"sub|exp|subject"):
         explain(acme, claims, {})

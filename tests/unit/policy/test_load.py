@@ -192,7 +192,9 @@ def test_one_run_tells_mistakes_of_shape_and_of_content(mistakes: Mistakes, acme
         ("client_may: {user: [a]}", "11:14", "unknown field `user`"),
         ("client_may: {expires_after.anchor: [created_at]}", "11:14", "unknown field"),
         ("client_may: {workflow.id: []}", "11:14", "workflow.id"),
-        ("client_may: {workflow.tracing.enabled: false}", "11:14", "True"),
+        ("client_may: {workflow.tracing.enabled: false}", "11:14", "to forbid it, leave it out"),
+        ("client_may: {workflow.tracing.enabled: 1}", "11:14", "boolean"),
+        ("rollout: [{name: a, split: [{percent: true, session: {}}]}]", "11:30", "number"),
         ("client_may: {expires_after.seconds: {max: true}}", "11:38", "`max`: input should be a valid number"),
         ("client_may: {expires_after.seconds: {maxx: 5}}", "11:38", "`maxx`; did you mean `max`?"),
         ("pseudonymous: {key: {env: A, file: b}}", "11:16", "one of {env: NAME} or {file: PATH}"),
@@ -255,3 +257,27 @@ def test_the_version_tells_files_apart_and_nothing_else(load: Load, acme: str, t
     (tmp_path / "tenants" / "README.md").write_text("…")
     assert load(acme).version == version
     assert load(acme + "# changed\n").version != version
+
+
+@pytest.mark.parametrize("template", ["sesion: {}", "extends: odd", "session: {expires_after: {seconds: 900}}"])
+def test_a_template_that_nobody_extends_is_checked_too(acme: str, mistakes: Mistakes, template: str) -> None:
+    (found,) = mistakes({"acme": acme, "templates/odd": f"{template}\n"})
+    assert found.startswith("templates/odd.yaml:1:")
+
+
+def test_an_incomplete_template_is_no_mistake(acme: str, load: Load) -> None:
+    text = "session: {rate_limits: {max_requests_per_1_minute: 5}}\n"
+    assert set(load({"acme": acme, "templates/odd": text}).tenants) == {"acme"}
+
+
+def test_nobody_enabled_is_a_mistake(acme: str, mistakes: Mistakes) -> None:
+    (found,) = mistakes(f"{acme}enabled: false\n")
+    assert "no tenant is enabled" in found
+
+
+@pytest.mark.parametrize("where", ["match", "subject", "login"])
+@pytest.mark.parametrize("what", ["request", "now"])
+def test_who_somebody_is_depends_on_no_wish_and_no_time(acme: str, mistakes: Mistakes, where: str, what: str) -> None:
+    source = f"has({what}.a)" if what == "request" else 'now < timestamp("2020-01-01T00:00:00Z")'
+    (found,) = mistakes(acme.replace("    algorithms", f"    {where}: '{source}'\n    algorithms"))
+    assert f"undeclared reference to '{what}" in found

@@ -10,11 +10,8 @@ USERS = [f"user-{number}" for number in range(100_000)]
 
 
 def rollout(*shares: float, name: str = "v2") -> Rollout:
-    until, split = 0.0, []
-    for number, share in enumerate(shares):
-        until += share
-        split.append(Variant(until, Body({("workflow", "version"): str(number)}, {}, {})))
-    return Rollout(name, tuple(split))
+    versions = [Body({("workflow", "version"): str(number)}, {}, {}) for number in range(len(shares))]
+    return Rollout(name, tuple(Variant(share, body) for share, body in zip(shares, versions, strict=True)))
 
 
 def members(it: Rollout, tenant: str = "acme", variant: int = 0) -> set[str]:
@@ -28,10 +25,17 @@ def test_ten_then_fifty_percent_keeps_everybody_in() -> None:
     assert few <= many
 
 
-def test_the_last_of_several_variants_grows_without_moving_anyone() -> None:
-    before, after = rollout(10, 10), rollout(10, 40)
-    assert members(before) == members(after)
+def test_both_of_two_variants_grow_without_moving_anyone() -> None:
+    before, after = rollout(10, 10), rollout(20, 40)
+    assert members(before) <= members(after)
     assert members(before, variant=1) <= members(after, variant=1)
+    assert abs(len(members(after, variant=1)) / len(USERS) - 0.40) < 0.01
+    assert not members(after) & members(after, variant=1)
+
+
+def test_two_variants_that_meet_cover_everybody() -> None:
+    both = rollout(60, 40)
+    assert members(both) | members(both, variant=1) == set(USERS)
 
 
 def test_rollouts_and_tenants_draw_apart() -> None:
@@ -51,6 +55,7 @@ def test_nobody_and_everybody() -> None:
         ("{name: a, split: [{percent: 60, session: {}}, {percent: 41, session: {}}]}", "add up to 101 %"),
         ("{name: a, split: [{percent: 0, session: {}}]}", "greater than 0"),
         ("{name: a, split: []}", "at least 1 item"),
+        (f"{{name: a, split: [{', '.join(['{percent: 1, session: {}}'] * 3)}]}}", "at most 2 items"),
         ("{name: a, split: [{percent: 1, session: {workflow: {version: latest}}}]}", "'latest' is not"),
     ],
 )

@@ -147,6 +147,15 @@ async def test_a_hundred_mints_at_once_share_five_of_a_window(world: World) -> N
     assert all(0 < (refusal.retry_after or 0) <= 12 for refusal in refused)
 
 
+@pytest.mark.parametrize(("count", "seconds"), [(6, 1), (7, 60), (13, 60), (70, 60), (100, 86_400)])
+async def test_a_whole_burst_is_let_in(world: World, count: int, seconds: int) -> None:
+    """Rounding must not cost the last of it."""
+    limits = Limits(mints=(Window(count, seconds * 1000),), tenant_mints=(Window(count, seconds * 1000),))
+    who = world.login()
+    results = await asyncio.gather(*(world.minted(who, limits) for _ in range(count + 1)), return_exceptions=True)
+    assert sum(isinstance(result, str) for result in results) == count
+
+
 async def test_a_hundred_users_at_once_share_five_of_their_tenants(world: World) -> None:
     limits = Limits(tenant_mints=(Window(5, 60),))
     callers = [world.login(subject=f"user-{n}") for n in range(100)]
