@@ -13,6 +13,7 @@ import typer
 import uvloop
 from pydantic import ValidationError
 
+from service import __version__
 from service.app import create_app, defaults_of
 from service.contract import WISH, dotted
 from service.dev.authority import run_authority
@@ -34,11 +35,22 @@ from service.store.private import NoRedis, with_redis
 from service.upstream.authority.faults import KNOWN, parse_faults
 
 app = typer.Typer(
-    help="The session service between your app and ChatKit.",
     no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback()
+def version_option(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+) -> None:
+    """Run the session service between your app and ChatKit, and look after it."""
+    if version:
+        print(f"chatkit-mint {__version__}")
+        raise typer.Exit
+
 
 DEV_DIR = Path("var/dev")
 Directory = Annotated[Path, typer.Option("--dir", help="Where the development state is kept.")]
@@ -46,9 +58,9 @@ Directory = Annotated[Path, typer.Option("--dir", help="Where the development st
 
 @app.command("dev")
 def dev(
-    port: Annotated[int, typer.Option(help="Of the service.")] = 8080,
-    ops_port: Annotated[int, typer.Option(help="Of the operations listener.")] = 9464,
-    idp_port: Annotated[int, typer.Option(help="Of the development identity provider.")] = 8081,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Of the service.")] = 8080,
+    ops_port: Annotated[int, typer.Option(min=0, max=65_535, help="Of the operations listener.")] = 9464,
+    idp_port: Annotated[int, typer.Option(min=0, max=65_535, help="Of the development identity provider.")] = 8081,
     directory: Directory = DEV_DIR,
 ) -> None:
     """Start everything on this machine: service, identity provider, session authority, Redis."""
@@ -63,7 +75,8 @@ def serve_command() -> None:
 
 
 async def _serve(settings: Settings) -> None:
-    async with with_redis(settings.redis_url, settings.redis_dir) as redis_url:
+    option = "set CHATKIT_MINT_REDIS_DIR, or CHATKIT_MINT_REDIS_URL to a Redis of your own"
+    async with with_redis(settings.redis_url, settings.redis_dir, option=option) as redis_url:
         public_app = create_app(settings.model_copy(update={"redis_url": redis_url}), os.environ)
         public = listen(
             public_app,
@@ -79,14 +92,15 @@ async def _serve(settings: Settings) -> None:
         await serve(
             [public, operations],
             grace=settings.shutdown_grace,
-            ready=lambda: _tell(public.url, operations.url),
+            ready=lambda: _tell(public.url, operations.url, settings),
             draining=public_app.state.control.drain,
             reload=public_app.state.control.reload,
         )
 
 
-def _tell(public: str, operations: str) -> None:
-    structlog.get_logger().info("listening", public=public, operations=operations)
+def _tell(public: str, operations: str, settings: Settings) -> None:
+    redis = "the configured one" if settings.redis_url else f"a private one in {settings.redis_dir}"
+    structlog.get_logger().info("listening", public=public, operations=operations, redis=redis)
 
 
 @app.command("check")
@@ -147,7 +161,7 @@ def token(
     """Print a token of the development identity provider: a new login of that user."""
     settings = _settings()
     try:
-        policies = _policies(settings, settings.config_dir)
+        policies = load_policies(settings.config_dir, _defaults_without_keys(settings, secrets_needed=False))
     except PolicyError as error:
         _fail(str(error))
     if tenant not in policies.tenants:
@@ -175,7 +189,7 @@ def explain_command(
     """Tell what a caller gets and which layer set each value; for a denial, why. Exit code 1 where denied."""
     settings = _settings()
     try:
-        policies = load_policies(settings.config_dir, _defaults_without_keys(settings))
+        policies = load_policies(settings.config_dir, _defaults_without_keys(settings, secrets_needed=False))
     except PolicyError as error:
         _fail(str(error))
     if tenant not in policies.tenants:
@@ -229,7 +243,7 @@ def _claim(text: str) -> tuple[str, Any]:
 
 @app.command("authority")
 def authority(
-    port: Annotated[int, typer.Option(help="Where it listens, on loopback.")] = 8090,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Where it listens, on loopback.")] = 8090,
     fault: Annotated[list[str] | None, typer.Option(help=f"NAME=VALUE, several times: {', '.join(KNOWN)}.")] = None,
     workflow: Annotated[list[str] | None, typer.Option(help="A workflow id that exists; default: every one.")] = None,
     directory: Annotated[Path, typer.Option("--dir", help="Where its private Redis lives.")] = Path("var/authority"),
@@ -252,13 +266,10 @@ def _settings(**defaults: str) -> Settings:
     return settings
 
 
-def _policies(settings: Settings, folder: Path) -> Policies:
-    return load_policies(folder, defaults_of(settings, os.environ))
-
-
-def _defaults_without_keys(settings: Settings) -> Defaults:
+def _defaults_without_keys(settings: Settings, *, secrets_needed: bool = True) -> Defaults:
     """Whether visitors' cookies can be signed is a running service's matter, not the files'."""
-    return dataclasses.replace(defaults_of(settings, os.environ), visitor_keys=True)
+    defaults = defaults_of(settings, os.environ)
+    return dataclasses.replace(defaults, visitor_keys=True, secrets_needed=secrets_needed)
 
 
 def _run(coroutine: Coroutine[Any, Any, None]) -> None:

@@ -66,11 +66,20 @@ class PolicyStore:
             return False
         self.failure = None
         changed = policies.version != self.current.version
+        if changed:
+            before, after = set(self.current.tenants), set(policies.tenants)
+            log.info(
+                "policies_reloaded",
+                version=policies.version,
+                tenants=len(after),
+                added=sorted(after - before)[:20],
+                removed=sorted(before - after)[:20],
+            )
+        else:
+            log.info("policies_unchanged", version=policies.version)
         self._remember(self.current)  # until now, sessions were issued there
         self._remember(policies)
         self.current = policies
-        if changed:
-            log.info("policies_reloaded", version=policies.version, tenants=len(policies.tenants))
         self._loaded("ok")
         return True
 

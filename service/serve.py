@@ -96,6 +96,7 @@ async def serve(
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait([stopping, *running], return_when=asyncio.FIRST_COMPLETED)
         draining()
+        log.info("stopping", grace=grace)
         if not stopping.done():
             stopping.cancel()
             raise RuntimeError("a listener ended unasked; the log says why")
@@ -103,6 +104,7 @@ async def serve(
         for server, task in zip(servers, running, strict=True):
             server.should_exit = True
             await asyncio.gather(task, return_exceptions=True)
+        log.info("stopped")
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.remove_signal_handler(number)
 

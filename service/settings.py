@@ -15,6 +15,9 @@ UNPREFIXED = {"openai_api_key": "OPENAI_API_KEY", "openai_base_url": "OPENAI_BAS
 
 _SERVICE_LINK = re.compile(r"CHATKIT_MINT_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_\w+)")
 
+NEVER_EMPTY = frozenset({"CHATKIT_MINT_REDIS_URL", "CHATKIT_MINT_ADMIN_KEY", "CHATKIT_MINT_VISITOR_KEYS"})
+"""Elsewhere an empty variable says nothing, as usual."""
+
 Port = Annotated[int, Field(ge=0, le=65_535)]
 Seconds = Annotated[float, Field(gt=0, le=600)]
 
@@ -149,6 +152,9 @@ def load_settings(environ: Mapping[str, str], **defaults: str) -> Settings:
         if name is None:
             if key.startswith(PREFIX):
                 mistakes.append(f"{key}: there is no such setting")
+        elif value == "" and key in NEVER_EMPTY:
+            # A secret that came out empty must not read as one left out: a private Redis in place of the shared one.
+            mistakes.append(f"{key}: is set but empty; give it a value, or leave it out")
         elif not key.endswith("_FILE"):
             given[name] = value
         elif key.removesuffix("_FILE") in environ:
@@ -173,7 +179,6 @@ def _from_file(key: str, path: str, mistakes: list[str]) -> str:
         mistakes.append(f"{key}: can't read {path}: {getattr(error, 'strerror', None) or error}")
         return ""
     if not text:
-        # A secret that was mounted empty must not read as a setting left out.
         mistakes.append(f"{key}: {path} is empty")
     return text
 

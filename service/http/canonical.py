@@ -5,6 +5,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from typing import Any, Final
 
 import structlog
@@ -69,7 +70,7 @@ class CanonicalLine:
                 route = self.routes.get(scope.get("endpoint"), "none")  # type: ignore[arg-type]
                 self._count(scope, route, status, took)
                 log.log(
-                    self.level,
+                    logging.WARNING if status >= HTTPStatus.INTERNAL_SERVER_ERROR else self.level,
                     "request",
                     request_id=request_id,
                     route=route,

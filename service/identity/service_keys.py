@@ -34,5 +34,7 @@ def check_service_key(presented: str, keys: Iterable[ServiceKey], right: str) ->
     if not matching:
         raise InvalidToken("no service key of this tenant")
     if right not in matching[0].rights:
-        raise PolicyDenied(f"service key {matching[0].name!r} may not {right}")
+        raise PolicyDenied(
+            f"service key {matching[0].name!r} may not {right}", detail=f"This service key lacks the right {right!r}"
+        )
     return matching[0]

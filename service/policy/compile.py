@@ -48,6 +48,8 @@ Locate = Callable[[Route, str], Mistake]
 SECONDS_IN = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 MIN_SECRET = 32
 """Bytes of an HS secret and of a pseudonym key (RFC 7518 §3.2)."""
+NOT_HERE = "not-set-here-" + "0" * MIN_SECRET
+"""In the place of a secret, where none is needed."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 T = TypeVar("T")
@@ -62,6 +64,8 @@ class Defaults:
     openai_base_url: str
     jwks_problem: Callable[[Any], str | None]
     """Says what is wrong with a JWK Set; None where it holds a usable key."""
+    secrets_needed: bool = True
+    """False for commands that decide nothing upstream: a secret that isn't here is then no mistake."""
     visitor_keys: bool = False
     """Whether there are keys to sign visitors' cookies with."""
 
@@ -259,8 +263,12 @@ class Compiling:
             try:
                 value = ref.file.read_text(encoding="utf-8").strip()
             except (OSError, ValueError) as error:
+                if not self.defaults.secrets_needed:
+                    return SecretStr(NOT_HERE)
                 self.wrong(route, f"can't read {ref.file}: {getattr(error, 'strerror', None) or error}")
                 return None
+        if not value and not self.defaults.secrets_needed:
+            return SecretStr(NOT_HERE)
         if not value:
             self.wrong(route, f"the environment variable {ref.env} is not set" if ref.env else f"{ref.file} is empty")
             return None
@@ -292,7 +300,7 @@ class Compiling:
         ):
             if value and not is_header_safe(value):
                 self.wrong(("upstream", name), f"`{name}` has characters that no HTTP header can carry")
-        if key is None and not ref:
+        if key is None and not ref and self.defaults.secrets_needed:
             self.wrong(("upstream",), "no API key: set OPENAI_API_KEY, or `api_key: {env: NAME}` here")
         base = entry.base_url or self.defaults.openai_base_url
         if not _is_private(base):

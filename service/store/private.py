@@ -55,21 +55,25 @@ def find_redis_server() -> Path:
 
 
 @asynccontextmanager
-async def private_redis(directory: Path) -> AsyncIterator[str]:
+async def private_redis(directory: Path, *, option: str) -> AsyncIterator[str]:
     """Run a redis-server with its append-only file in *directory*; give its `unix://` URL; stop it at the end.
 
-    Raises `NoRedis` where none can be started, or where another process uses *directory*.
+    *option* says how another directory is chosen. Raises `NoRedis` where none can be started, or where another
+    process uses *directory*.
     """
     server = find_redis_server()
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)  # noqa: ASYNC240  (once, before anything is served)
-    lock = os.open(directory / "lock", os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)  # noqa: ASYNC240  (once, before anything is served)
+        lock = os.open(directory / "lock", os.O_CREAT | os.O_RDWR, 0o600)
+    except OSError as error:
+        raise NoRedis(f"the private Redis can't keep its files in {directory}: {error.strerror}; {option}") from None
     try:
         # Two servers would write one append-only file to pieces. The server inherits the lock, so it is free only
         # when that server has ended, not when we have.
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(lock)
-        raise NoRedis(f"another chatkit-mint uses {directory}: stop it, or set CHATKIT_MINT_REDIS_DIR") from None
+        raise NoRedis(f"another chatkit-mint uses {directory}: stop it, or {option}") from None
     try:
         with _socket_folder(directory) as folder:
             socket = folder / "redis.sock"
@@ -109,12 +113,14 @@ async def _keep(process: Process, start: Callable[[], Awaitable[Process]]) -> No
 
 
 @asynccontextmanager
-async def with_redis(configured: SecretStr | None, directory: Path) -> AsyncIterator[SecretStr]:
+async def with_redis(
+    configured: SecretStr | None, directory: Path, *, option: str = "choose another with --dir"
+) -> AsyncIterator[SecretStr]:
     """Give the configured Redis URL, or that of a private redis-server which ends with the context."""
     if configured is not None:
         yield configured
         return
-    async with private_redis(directory) as url:
+    async with private_redis(directory, option=option) as url:
         yield SecretStr(url)
 
 

@@ -227,3 +227,19 @@ def test_check_runs_the_operators_tests(editable: Path) -> None:
     assert failed.returncode == 1
     assert "acme.test.yaml:2:5: 'wrong': workflow.id: expected 'wf_9', got 'wf_1', set by tenant" in failed.stdout
     assert json.loads(run("check", "--json", config=editable).stdout)["mistakes"][0]["line"] == 2
+
+
+def test_a_token_needs_no_secret_of_anybodys_upstream(tmp_path: Path, issuer: Issuer) -> None:
+    """In the second terminal the API key isn't set, and need not be."""
+    identity = {"issuer": "http://127.0.0.1:8081", "audience": "a", "algorithms": ["ES256"]}
+    config = write_config(
+        tmp_path / "config",
+        tenant_file("acme", identity, upstream={"kind": "openai"}),
+        tenant_file("globex", issuer.identity("globex"), upstream={"api_key": {"env": "NOT_SET_HERE"}}),
+    )
+    printed = run("token", "--tenant", "acme", "--user", "alice", "--dir", str(tmp_path), config=config)
+    assert (printed.returncode, printed.stderr) == (0, "")
+    assert printed.stdout.count(".") == 2
+    checked = run("check", config=config)
+    assert checked.returncode == 1
+    assert checked.stdout.count("NOT_SET_HERE is not set") == 1

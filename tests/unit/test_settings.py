@@ -77,7 +77,15 @@ def test_what_openai_tools_call_by_a_name_keeps_it() -> None:
 
 
 def test_an_empty_variable_says_nothing() -> None:
-    assert load_settings({"CHATKIT_MINT_PORT": "", "CHATKIT_MINT_REDIS_URL": ""}, port="8081").port == 8081
+    assert load_settings({"CHATKIT_MINT_PORT": "", "OPENAI_API_KEY": ""}, port="8081").port == 8081
+
+
+def test_an_empty_secret_is_not_taken_for_one_left_out(mistakes: Mistakes) -> None:
+    """An empty Redis URL would start a private Redis, and replicas would not know of each other's logouts."""
+    names = ["CHATKIT_MINT_ADMIN_KEY", "CHATKIT_MINT_REDIS_URL", "CHATKIT_MINT_VISITOR_KEYS"]
+    assert mistakes(**dict.fromkeys(names, "")) == [
+        f"{name}: is set but empty; give it a value, or leave it out" for name in names
+    ]
 
 
 def test_the_environment_wins_over_defaults() -> None:
