@@ -8,6 +8,8 @@ from service.contract import SECONDS, Path, dotted, leaf
 from service.policy.expressions import ExpressionError, Scope
 from service.policy.tenant import Bound, Rule, Tenant
 
+SAMPLES = ("x", "1x", "11x", "-x", "2x", "b", "ab")
+"""Names that meet where a tenant's name and a claim are put together without a separator."""
 _CLAIM = re.compile(r"claims\.([A-Za-z_]\w*)|claims\[[\"']([^\"']+)[\"']\]")
 
 
@@ -83,27 +85,33 @@ def _accepted(check: object, value: object) -> bool:
 
 
 def _shared_users(tenants: Mapping[str, Tenant]) -> list[str]:
-    """Tenants whose users would share threads: one upstream project, and one ChatKit user for the same claims."""
-    by_user: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+    """Users who would share threads: history follows `user` through a whole upstream project, whatever the key."""
+    found: list[str] = []
+    owners: dict[tuple[str, str], list[str]] = defaultdict(list)
     for tenant in tenants.values():
-        if tenant.pseudonym_key is not None:
-            continue
-        claims = {"sub": "somebody"}
-        for match in _CLAIM.finditer(tenant.user.source if tenant.user else ""):
-            claims.setdefault(match[1] or match[2], "something")
-        try:
-            mapped = (
-                tenant.user.evaluate(Scope(claims, tenant.name, {}, 0.0).activation())
-                if tenant.user
-                else f"{tenant.name}:somebody"
-            )
-        except ExpressionError:
-            continue
-        key = tenant.account.api_key.get_secret_value() if tenant.account.api_key else ""
-        by_user[tenant.account.place, key, str(mapped)].append(tenant.name)
+        mapped = {name: user for name in SAMPLES if (user := _mapped(tenant, name)) is not None}
+        if len(mapped) > 1 and len(set(mapped.values())) == 1:
+            found.append(f"{tenant.name}: every caller is one ChatKit user; let `user` depend on a claim")
+        if tenant.pseudonym_key is None:  # a pseudonym is made of the tenant's name too
+            for user in set(mapped.values()):
+                owners[tenant.account.place, user].append(tenant.name)
+    shared = {", ".join(names) for names in owners.values() if len(names) > 1}
     return [
-        f"{', '.join(names)}: the same caller is one ChatKit user in all of them, and they would share their threads; "
-        "put the tenant into `user`"
-        for names in by_user.values()
-        if len(names) > 1
+        *found,
+        *(
+            f"{names}: a caller of each can be one ChatKit user, and they would share their threads; "
+            "let `user` begin with the tenant and a separator"
+            for names in sorted(shared)
+        ),
     ]
+
+
+def _mapped(tenant: Tenant, name: str) -> str | None:
+    """Return the ChatKit user of somebody all of whose claims are *name*; None where there is none."""
+    if tenant.user is None:
+        return f"{tenant.name}:{name}"
+    claims = {"sub": name, **{match[1] or match[2]: name for match in _CLAIM.finditer(tenant.user.source)}}
+    try:
+        return str(tenant.user.evaluate(Scope(claims, tenant.name, {}, 0.0).activation()))
+    except ExpressionError:
+        return None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.contract import dotted, flatten
-from service.errors import Refusal, UpstreamInvalid
+from service.errors import RateLimited, Refusal, UpstreamInvalid
 from service.observe.logs import note
 from service.observe.metrics import Metrics
 from service.principal import Principal
@@ -74,6 +74,10 @@ class Mint:
         """Count against the whole tenant's limits: after the user's own, so that nobody past those uses these up."""
         try:
             await self._limits.admit_tenant(grant.tenant, grant.limits.tenant_mints)
+        except RateLimited:
+            # Others used the tenant's limit up: that must not use up this user's own.
+            await self._forgo(admission, refund=True)
+            raise
         except Refusal:
             await self._forgo(admission)
             raise
@@ -125,9 +129,9 @@ class Mint:
                 admission.keys, await self._store.record(principal, admission, new, grant.limits, listed=True)
             )
 
-    async def _forgo(self, admission: Admission) -> None:
+    async def _forgo(self, admission: Admission, *, refund: bool = False) -> None:
         try:
-            await self._store.forgo(admission)
+            await self._store.forgo(admission, refund=refund)
         except Refusal as refusal:
             note(lease_left_to_lapse=refusal.code)
 

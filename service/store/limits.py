@@ -10,6 +10,7 @@ from service.errors import RateLimited
 from service.session import Window
 from service.store.connect import RedisGuard
 from service.store.scripts import lua
+from service.store.sessions import rate_headers, window_states
 
 V6_PREFIX = 64
 """Bits of an IPv6 address that count: one customer is given all addresses behind them."""
@@ -35,12 +36,13 @@ class SharedLimits:
         if not windows:
             return
         async with self._guard():
-            verdict, wait = await self._rate(
+            verdict, wait, *states = await self._rate(
                 [f"cm:{kind}:{{{tag}}}:rate:{index}" for index in range(len(windows))],
                 [number for window in windows for number in (window.count, window.seconds)],
             )
         if verdict == b"rate":
-            raise RateLimited(f"limit of the {kind}", retry_after=wait / 1000)
+            standing = window_states(windows, states)
+            raise RateLimited(f"limit of the {kind}", retry_after=wait / 1000, headers=rate_headers(standing, kind))
 
 
 def _network(address: str) -> str:

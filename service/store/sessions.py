@@ -50,6 +50,7 @@ class SessionStore:
         self._record = redis.register_script(lua("record"))
         self._revoke = redis.register_script(lua("revoke"))
         self._retire = redis.register_script(lua("retire"))
+        self._forgo = redis.register_script(lua("forgo"))
 
     async def admit(self, principal: Principal, limits: Limits, *, lease_seconds: int) -> Admission:
         """Reserve a slot for one mint.
@@ -67,10 +68,7 @@ class SessionStore:
             )
         if verdict == b"revoked":
             raise LoginRevoked("fenced at admit")
-        standing = tuple(
-            WindowState(window, states[2 * index], states[2 * index + 1] / 1000)
-            for index, window in enumerate(limits.mints)
-        )
+        standing = window_states(limits.mints, states)
         if verdict == b"rate":
             raise RateLimited(retry_after=wait / 1000, headers=rate_headers(standing))
         if verdict == b"live":
@@ -111,10 +109,15 @@ class SessionStore:
                 raise Crowded
         return _pairs(evicted)
 
-    async def forgo(self, admission: Admission) -> None:
-        """Give an unused slot back."""
+    async def forgo(self, admission: Admission, *, refund: bool = False) -> None:
+        """Give an unused slot back; *refund* also what the mint counted for in the user's own windows."""
+        states = admission.windows if refund else ()
+        numbers = [number for state in states for number in (state.window.count, state.window.seconds)]
         async with self._guard():
-            await self._redis.hdel(admission.keys.live, admission.lease)
+            await self._forgo(
+                [admission.keys.live, *(admission.keys.rate(index) for index in range(len(states)))],
+                [admission.lease, *numbers],
+            )
 
     async def live(self, keys: UserKeys, *, now: float) -> list[Live]:
         """Return the user's live sessions, newest first; *now* is in Unix seconds."""
@@ -159,11 +162,18 @@ def _login(principal: Principal) -> tuple[str, int]:
     return escape(principal.login or ""), int(principal.issued_at * 1000)
 
 
-def rate_headers(states: Sequence[WindowState]) -> dict[str, str]:
+def window_states(windows: Sequence[Window], answer: Sequence[int]) -> tuple[WindowState, ...]:
+    """Return where each window stands, of a script's answer: what is left and when it is full (ms), in turns."""
+    return tuple(
+        WindowState(window, answer[2 * index], answer[2 * index + 1] / 1000) for index, window in enumerate(windows)
+    )
+
+
+def rate_headers(states: Sequence[WindowState], of: str = "mint") -> dict[str, str]:
     """Return `RateLimit` and `RateLimit-Policy` (IETF httpapi draft): an item a window, times in whole seconds."""
     if not states:
         return {}
-    names = [f"mint-{state.window.seconds}" if len(states) > 1 else "mint" for state in states]
+    names = [f"{of}-{state.window.seconds}" if len(states) > 1 else of for state in states]
     pairs: list[tuple[str, Any]] = list(zip(names, states, strict=True))
     return {
         "RateLimit-Policy": ", ".join(f'"{name}";q={s.window.count};w={s.window.seconds}' for name, s in pairs),

@@ -91,11 +91,34 @@ def test_a_doubt_is_told(load: Callable[..., Policies], more: str, told: str) ->
     assert any(each.startswith("acme: ") and told in each for each in found), found
 
 
-@pytest.mark.parametrize("user", ["claims.sub", "claims.email", '"x:" + claims.sub'])
-def test_tenants_that_would_share_a_user_are_told(load: Callable[..., Policies], user: str) -> None:
-    line = f"user: '{user}'\n"
-    (told,) = doubts(load({"acme": tenant("acme", line), "globex": tenant("globex", line)}).tenants)
-    assert told.startswith("acme, globex: the same caller is one ChatKit user")
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("claims.sub", "claims.sub"),
+        ("claims.sub", "claims.email"),
+        ('"x:" + claims.sub', '"x:" + claims.oid'),
+        ("tenant + claims.sub", "tenant + claims.sub"),
+    ],
+)
+def test_tenants_that_would_share_a_user_are_told(load: Callable[..., Policies], one: str, other: str) -> None:
+    files = {"acme": tenant("acme", f"user: '{one}'\n"), "acme1": tenant("acme1", f"user: '{other}'\n")}
+    (told,) = doubts(load(files).tenants)
+    assert told.startswith("acme, acme1: a caller of each can be one ChatKit user")
+
+
+def test_two_keys_of_one_project_share_their_users(load: Callable[..., Policies]) -> None:
+    def keyed(name: str) -> str:
+        upstream = f"upstream: {{kind: openai, project: p, api_key: {{env: {name.upper()}}}}}\nuser: claims.sub"
+        return tenant(name).replace("upstream: {kind: authority}", upstream)
+
+    environ = {"ACME": "sk-1", "GLOBEX": "sk-2"}
+    (told,) = doubts(load({"acme": keyed("acme"), "globex": keyed("globex")}, environ=environ).tenants)
+    assert told.startswith("acme, globex: ")
+
+
+def test_one_user_for_everybody_is_told(load: Callable[..., Policies]) -> None:
+    (told,) = doubts(load({"acme": tenant("acme", "user: '\"everyone\"'\n")}).tenants)
+    assert told == "acme: every caller is one ChatKit user; let `user` depend on a claim"
 
 
 def test_nothing_is_told_of_what_is_meant(load: Callable[..., Policies]) -> None:

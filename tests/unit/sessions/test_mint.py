@@ -173,6 +173,21 @@ async def test_who_is_past_his_own_limit_uses_up_nothing_of_the_tenants(world: W
     await world.minted(world.login(subject="bob"), limits)
 
 
+async def test_the_tenants_limit_uses_up_nothing_of_the_users_own(world: World) -> None:
+    own = (Window(2, 86_400), Window(3, 3600))
+    await world.minted(world.login(subject="bob"), Limits(tenant_mints=(Window(1, 60),)))
+    for _ in range(10):
+        with pytest.raises(RateLimited) as refused:
+            await world.minted(world.login(), Limits(mints=own, tenant_mints=(Window(1, 60),)))
+        assert 0 < (refused.value.retry_after or 0) <= 60
+        assert refused.value.headers["RateLimit-Policy"] == '"tenant";q=1;w=60'
+        assert refused.value.headers["RateLimit"].startswith('"tenant";r=0;t=')
+    for _ in range(2):
+        await world.minted(world.login(), Limits(mints=own))
+    with pytest.raises(RateLimited):
+        await world.minted(world.login(), Limits(mints=own))
+
+
 async def test_a_mint_that_the_tenants_limit_refuses_gives_its_slot_back(world: World) -> None:
     limits = Limits(tenant_mints=(Window(1, 60),), live=1)
     await world.minted(world.login(), limits)
