@@ -22,6 +22,8 @@ from service.session import Account
 
 LOOK: Final = 1.0
 """Seconds between looks at the directory."""
+RETRY: Final = 10.0
+"""Seconds between tries at files that were wrong and have not changed."""
 TRIES: Final = 5
 """Readings of a directory that changes meanwhile."""
 REMEMBER: Final = 700.0
@@ -41,6 +43,7 @@ class PolicyStore:
         self._metrics = metrics
         self._clock = clock
         self._signature = signature(directory)
+        self._tried_at = float("-inf")
         self._warming: asyncio.Task[None] | None = None
         self.current = self._load()
         self.failure: str | None = None
@@ -59,10 +62,13 @@ class PolicyStore:
         try:
             policies = self._load()
         except (PolicyError, OSError) as error:
+            told_already = self.failure == str(error)
             self.failure = str(error)
+            self._loaded("failed")
+            if told_already:
+                return False
             mistakes = [str(each) for each in error.mistakes] if isinstance(error, PolicyError) else [str(error)]
             log.error("policies_not_reloaded", mistakes=mistakes[:20], count=len(mistakes), kept=self.current.version)
-            self._loaded("failed")
             return False
         self.failure = None
         changed = policies.version != self.current.version
@@ -109,14 +115,22 @@ class PolicyStore:
     def _changed(self, *, asked: bool) -> bool:
         seen = signature(self._directory)
         changed = asked or seen != self._signature
-        self._signature = seen
+        if self.failure is not None and time.monotonic() - self._tried_at > RETRY:
+            changed = True  # what was wrong may have been outside: a secret or a key file that was not there yet
+        if changed:
+            self._signature, self._tried_at = seen, time.monotonic()
         return changed
 
     def _load(self) -> Policies:
         """Load files that belong together: if they change while they are read, read them again."""
         for _ in range(TRIES):
             before = signature(self._directory)
-            policies = load_policies(self._directory, self._defaults)
+            try:
+                policies = load_policies(self._directory, self._defaults)
+            except PolicyError:
+                if signature(self._directory) == before:
+                    raise
+                continue
             if signature(self._directory) == before:
                 return policies
         raise OSError("the tenant files change faster than they can be read")

@@ -146,7 +146,7 @@ def load_settings(environ: Mapping[str, str], **defaults: str) -> Settings:
     given: dict[str, str] = {}
     known = {variable(name): name for name in Settings.model_fields}
     for key, value in environ.items():
-        if _SERVICE_LINK.fullmatch(key) or value.startswith("tcp://"):
+        if _SERVICE_LINK.fullmatch(key) or (key == "CHATKIT_MINT_PORT" and value.startswith("tcp://")):
             continue  # Kubernetes tells of a Service called chatkit-mint in variables that look like ours
         name = known.get(key.removesuffix("_FILE"))
         if name is None:

@@ -65,7 +65,7 @@ class Defaults:
     jwks_problem: Callable[[Any], str | None]
     """Says what is wrong with a JWK Set; None where it holds a usable key."""
     secrets_needed: bool = True
-    """False for commands that decide nothing upstream: a secret that isn't here is then no mistake."""
+    """False where nothing is signed, verified or sent: a secret or key file that isn't here is then no mistake."""
     visitor_keys: bool = False
     """Whether there are keys to sign visitors' cookies with."""
 
@@ -349,7 +349,7 @@ class Compiling:
             secret = self.long_secret(entry.secret, (*route, "secret"))
             return SharedSecret(secret) if secret else None
         if entry.jwks_file:
-            if not os.access(entry.jwks_file, os.R_OK):
+            if self.defaults.secrets_needed and not os.access(entry.jwks_file, os.R_OK):
                 self.wrong((*route, "jwks_file"), f"{entry.jwks_file} can't be read")
             return JwksFile(Path(entry.jwks_file))
         if entry.jwks is not None:

@@ -128,8 +128,9 @@ def _principal(tenant: Tenant, claims: Mapping[str, Any], *, visitor: bool, now:
 
 def _fitting(tenant: Tenant, claims: Mapping[str, Any]) -> Trust:
     """Return the first identity entry that `iss`, `aud` (where the claims have them) and `match` fit."""
-    aud = claims.get("aud")
-    audiences = {aud} if isinstance(aud, str) else set(aud) if isinstance(aud, list) else None
+    aud = claims.get("aud", [])
+    told = [aud] if isinstance(aud, str) else aud if isinstance(aud, list) else []
+    audiences = {each for each in told if isinstance(each, str)} if "aud" in claims else None
     for trust in tenant.trusts:
         if claims.get("iss", trust.issuer) != trust.issuer or (
             audiences is not None and not audiences & trust.audiences

@@ -6,7 +6,7 @@ scalars and lists replace, and every value keeps the place it came from, so that
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
@@ -137,9 +137,11 @@ def _load_tenant(
         merged.put(layer)
     tree = {key: value for key, value in merged.tree.items() if key != "extends"}
     if template:
-        tree = {**STAND_INS, **tree, "upstream": {"kind": "authority"}}
-        if isinstance(session := tree["session"], dict):
-            tree["session"] = {**session, "workflow": {"id": "wf", **(session.get("workflow") or {})}}
+        tree = {**STAND_INS, **tree}
+        session = tree["session"]
+        workflow = session.get("workflow", {}) if isinstance(session, dict) else None
+        if isinstance(workflow, dict):
+            tree["session"] = {**session, "workflow": {"id": "wf", **workflow}}
     elif "tenant" not in source.tree:
         mistakes.append(Mistake(source.file, 1, 1, "names no tenant; add `tenant: NAME`"))
     try:
@@ -149,6 +151,8 @@ def _load_tenant(
         wrong = {each["loc"][0] for each in error.errors() if each["loc"]}
         sound = {key: value for key, value in tree.items() if key not in wrong}
         file = TenantFile.model_validate({**STAND_INS, **sound})
+    if template or not file.enabled:
+        defaults = replace(defaults, secrets_needed=False)  # nobody will use them
     tenant = Compiling(file, merged.mistake, merged.layer, mistakes, defaults).tenant()
     return tenant if len(mistakes) == before and file.enabled else None
 

@@ -165,6 +165,19 @@ async def test_trouble_with_the_directory_is_told_and_ends_nothing(
     await until(lambda: workflow(policies.current) == "wf_5")
 
 
+async def test_a_key_file_that_comes_late_is_waited_for(
+    watched: tuple[PolicyStore, asyncio.Event], config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not among the files that are watched; so what was wrong is tried again."""
+    monkeypatch.setattr("service.reload.RETRY", 0.5)
+    policies, _ = watched
+    late = {name: value for name, value in IDENTITY.items() if name != "jwks"} | {"jwks_file": str(tmp_path / "late")}
+    write_config(config, tenant_file("globex", late))
+    await until(lambda: policies.failure is not None)
+    (tmp_path / "late").write_text("{}")
+    await until(lambda: policies.failure is None and "globex" in policies.current.tenants)
+
+
 def test_files_that_change_while_they_are_read_are_read_again(
     policies: PolicyStore, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,8 @@
 --
 -- KEYS: live, then one key a rate window
 -- ARGV: lease field, then count and seconds a window
-redis.call('HDEL', KEYS[1], ARGV[1])
+-- No lease, no refund: a call that is repeated because its answer was lost gives back once.
+if redis.call('HDEL', KEYS[1], ARGV[1]) == 0 then return end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 for i = 2, #KEYS do

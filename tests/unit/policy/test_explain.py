@@ -118,7 +118,13 @@ def test_it_is_the_entry_that_fits_that_is_explained(load: Callable[..., Policie
     tenant = load(files).tenants["acme"]
     claims = {"sub": "S", "oid": "O", "aud": ["x", "app2"], "org": "acme", "plan": "free"}
     assert explain(tenant, claims, {}).user == "acme:O"
-    for other in ({"org": "globex"}, {"aud": "app3"}, {"iss": "https://other.example/"}):
+    for other in (
+        {"org": "globex"},
+        {"aud": "app3"},
+        {"aud": [["app2"]]},
+        {"aud": 5},
+        {"iss": "https://other.example/"},
+    ):
         with pytest.raises(ValueError, match="fit no identity entry"):
             explain(tenant, {**claims, **other}, {})
 

@@ -259,10 +259,22 @@ def test_the_version_tells_files_apart_and_nothing_else(load: Load, acme: str, t
     assert load(acme + "# changed\n").version != version
 
 
-@pytest.mark.parametrize("template", ["sesion: {}", "extends: odd", "session: {expires_after: {seconds: 900}}"])
+@pytest.mark.parametrize(
+    "template",
+    [
+        "sesion: {}",
+        "extends: odd",
+        "session: {expires_after: {seconds: 900}}",
+        "session: {workflow: ab}",
+        "session: {workflow: [1]}",
+        "session: 5",
+        "upstream: {kind: opnai}",
+    ],
+)
 def test_a_template_that_nobody_extends_is_checked_too(acme: str, mistakes: Mistakes, template: str) -> None:
-    (found,) = mistakes({"acme": acme, "templates/odd": f"{template}\n"})
-    assert found.startswith("templates/odd.yaml:1:")
+    found = mistakes({"acme": acme, "templates/odd": f"{template}\n"})
+    assert found
+    assert all(each.startswith("templates/odd.yaml:1:") for each in found)
 
 
 def test_an_incomplete_template_is_no_mistake(acme: str, load: Load) -> None:
@@ -281,3 +293,8 @@ def test_who_somebody_is_depends_on_no_wish_and_no_time(acme: str, mistakes: Mis
     source = f"has({what}.a)" if what == "request" else 'now < timestamp("2020-01-01T00:00:00Z")'
     (found,) = mistakes(acme.replace("    algorithms", f"    {where}: '{source}'\n    algorithms"))
     assert f"undeclared reference to '{what}" in found
+
+
+def test_a_tenant_that_is_not_enabled_needs_no_secret(acme: str, load: Load) -> None:
+    other = acme.replace("acme", "other").replace("kind: authority", "api_key: {env: MISSING}") + "enabled: false\n"
+    assert set(load({"acme": acme, "other": other}).tenants) == {"acme"}

@@ -188,6 +188,17 @@ async def test_the_tenants_limit_uses_up_nothing_of_the_users_own(world: World) 
         await world.minted(world.login(), Limits(mints=own))
 
 
+async def test_a_refund_is_given_once(world: World) -> None:
+    who, limits = world.login(), Limits(mints=(Window(2, 60),))
+    await world.minted(who, limits)
+    admission = await world.store.admit(who, limits, lease_seconds=30)
+    for _ in range(3):
+        await world.store.forgo(admission, refund=True)
+    await world.minted(who, limits)
+    with pytest.raises(RateLimited):
+        await world.minted(who, limits)
+
+
 async def test_a_mint_that_the_tenants_limit_refuses_gives_its_slot_back(world: World) -> None:
     limits = Limits(tenant_mints=(Window(1, 60),), live=1)
     await world.minted(world.login(), limits)
