@@ -30,7 +30,7 @@ from service.identity.keys import KeyCache
 from service.identity.visitors import VisitorCookies
 from service.observe.logs import where
 from service.observe.metrics import Metrics
-from service.policy.compile import Defaults
+from service.policy.outside import Defaults
 from service.reload import PolicyStore
 from service.sessions.cancel import Canceller
 from service.sessions.logout import Logout

@@ -22,10 +22,10 @@ from service.dev.run import DevPorts, run_dev
 from service.identity.service_keys import make_service_key
 from service.observe.logs import configure_logs
 from service.policy.cases import run_cases
-from service.policy.compile import Defaults
 from service.policy.doubts import doubts
 from service.policy.explain import as_table, explain
 from service.policy.load import PolicyError, load_policies
+from service.policy.outside import Defaults
 from service.policy.schema import tenant_schema
 from service.policy.source import Mistake
 from service.policy.tenant import Policies

@@ -15,8 +15,8 @@ import structlog
 from service.identity.keys import KeyCache
 from service.observe.logs import where
 from service.observe.metrics import Metrics
-from service.policy.compile import Defaults
 from service.policy.load import PolicyError, load_policies
+from service.policy.outside import Defaults
 from service.policy.tenant import Policies
 from service.session import Account
 

@@ -1,73 +1,33 @@
-"""A checked tenant file → Tenant: expressions compiled, secrets fetched, constants held against the contract."""
+"""A checked tenant file → Tenant: expressions compiled, constants held against the contract."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from difflib import get_close_matches
-from pathlib import Path
-from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from typing import Any
 
-import orjson
-from pydantic import SecretStr, ValidationError
+from pydantic import ValidationError
 
 from service import contract
 from service.contract import LEAVES, dotted, leaf
-from service.policy.expressions import TEXT, TRUTH, Computed, Expression, ExpressionError, Scope, parse_value
+from service.policy.expressions import TEXT, TRUTH, Computed, Expression, ExpressionError, parse_value
 from service.policy.model import (
     BoundEntry,
-    IdentityEntry,
     QuotaEntry,
     RangeBound,
     RolloutEntry,
     RuleEntry,
-    SecretRef,
     TenantFile,
     TextBound,
     VisitorsEntry,
 )
+from service.policy.outside import Defaults, Outside
 from service.policy.source import Mistake, Route
 from service.policy.tenant import Body, Bound, Rollout, Rule, Tenant, Variant, VisitorPolicy
-from service.principal import (
-    Claims,
-    Discovery,
-    InlineJwks,
-    JwksFile,
-    JwksUrl,
-    KeySource,
-    ServiceKey,
-    SharedSecret,
-    TokenCookie,
-    Trust,
-    Visitors,
-)
-from service.session import Account, Limits, Window
-from service.settings import is_header_safe
+from service.principal import ServiceKey, TokenCookie, Visitors
+from service.session import Limits, Window
 
 Locate = Callable[[Route, str], Mistake]
 SECONDS_IN = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
-MIN_SECRET = 32
-"""Bytes of an HS secret and of a pseudonym key (RFC 7518 §3.2)."""
-NOT_HERE = "not-set-here-" + "0" * MIN_SECRET
-"""In the place of a secret, where none is needed."""
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Defaults:
-    """What tenant files may refer to: the environment, and OpenAI's usual variables."""
-
-    environ: Mapping[str, str]
-    openai_api_key: SecretStr | None
-    openai_base_url: str
-    jwks_problem: Callable[[Any], str | None]
-    """Says what is wrong with a JWK Set; None where it holds a usable key."""
-    secrets_needed: bool = True
-    """False where nothing is signed, verified or sent: a secret or key file that isn't here is then no mistake."""
-    visitor_keys: bool = False
-    """Whether there are keys to sign visitors' cookies with."""
 
 
 class Compiling:
@@ -95,15 +55,13 @@ class Compiling:
         named = ("workflow", "id") in session.constant or ("workflow", "id") in session.computed
         if not named:
             self.wrong(("session",), "`workflow.id` is missing: ChatKit needs to know what to run")
-        self.one_subject_each()
+        outside = Outside(file, self.wrong, self.expression, self.defaults)
         tenant = Tenant(
             name=file.tenant,
-            trusts=tuple(t for i, entry in enumerate(file.identity) if (t := self.trust(entry, ("identity", i)))),
-            account=self.account(),
+            trusts=outside.trusts(),
+            account=outside.account(),
             user=self.expression(file.user, TEXT, ("user",)),
-            pseudonym_key=self.long_secret(file.pseudonymous.key, ("pseudonymous", "key"))
-            if file.pseudonymous
-            else None,
+            pseudonym_key=outside.pseudonym_key(),
             session=session,
             rules=self.rules(file.rules, ("rules",)),
             rollouts=self.rollouts(file.rollout, ("rollout",)),
@@ -120,18 +78,6 @@ class Compiling:
         if file.visitors:
             tenant = replace(tenant, visitors=self.visitors(file.visitors, tenant))
         return tenant if len(self.mistakes) == before else None
-
-    def one_subject_each(self) -> None:
-        """Two issuers may use one `sub` for two people: where there are several, each entry says what it means."""
-        if len({entry.issuer for entry in self.file.identity}) < 2:  # noqa: PLR2004
-            return
-        for index, entry in enumerate(self.file.identity):
-            if entry.subject is None:
-                self.wrong(
-                    ("identity", index),
-                    "with several issuers each needs a `subject`, or two people with one `sub` are one user: "
-                    """`subject: '"a:" + claims.sub'`, or `claims.sub` where they share their users""",
-                )
 
     def wrong(self, route: Route, message: str) -> None:
         """Add a mistake."""
@@ -255,131 +201,6 @@ class Compiling:
             else:
                 bounds[path] = _bound(entry)
         return bounds
-
-    def secret(self, ref: SecretRef, route: Route) -> SecretStr | None:
-        """Fetch a secret; None where it isn't there."""
-        value = self.defaults.environ.get(ref.env, "") if ref.env else ""
-        if ref.file:
-            try:
-                value = ref.file.read_text(encoding="utf-8").strip()
-            except (OSError, ValueError) as error:
-                if not self.defaults.secrets_needed:
-                    return SecretStr(NOT_HERE)
-                self.wrong(route, f"can't read {ref.file}: {getattr(error, 'strerror', None) or error}")
-                return None
-        if not value and not self.defaults.secrets_needed:
-            return SecretStr(NOT_HERE)
-        if not value:
-            self.wrong(route, f"the environment variable {ref.env} is not set" if ref.env else f"{ref.file} is empty")
-            return None
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            self.wrong(route, "the secret is not text in UTF-8")
-            return None
-        return SecretStr(value)
-
-    def long_secret(self, ref: SecretRef, route: Route) -> SecretStr | None:
-        """Fetch a secret that makes or checks signatures."""
-        secret = self.secret(ref, route)
-        if secret and len(secret.get_secret_value().encode()) < MIN_SECRET:
-            self.wrong(route, f"a secret for signatures has at least {MIN_SECRET} bytes")
-        return secret
-
-    def account(self) -> Account:
-        """Return where the tenant's sessions are issued."""
-        entry = self.file.upstream
-        if entry.kind == "authority":
-            return Account(self.file.tenant, "authority")
-        ref = entry.api_key
-        key = self.secret(ref, ("upstream", "api_key")) if ref else self.defaults.openai_api_key
-        for name, value in (
-            ("api_key", key and key.get_secret_value()),
-            ("project", entry.project),
-            ("organization", entry.organization),
-        ):
-            if value and not is_header_safe(value):
-                self.wrong(("upstream", name), f"`{name}` has characters that no HTTP header can carry")
-        if key is None and not ref and self.defaults.secrets_needed:
-            self.wrong(("upstream",), "no API key: set OPENAI_API_KEY, or `api_key: {env: NAME}` here")
-        base = entry.base_url or self.defaults.openai_base_url
-        if not _is_private(base):
-            self.wrong(("upstream", "base_url"), "http:// would show the API key to the network; use https://")
-        return Account(self.file.tenant, "openai", base, key, entry.project, entry.organization)
-
-    def trust(self, entry: IdentityEntry, route: Route) -> Trust | None:
-        """Compile one identity entry."""
-        keys = self._keys(entry, route)
-        tenant = self.file.tenant
-        match = self.expression(entry.match, TRUTH, (*route, "match"))
-        subject = self.expression(entry.subject, TEXT, (*route, "subject"))
-        login = self.expression(entry.login, TEXT, (*route, "login"))
-        if keys is None:
-            return None
-        return Trust(
-            tenant=tenant,
-            issuer=entry.issuer,
-            audiences=frozenset([entry.audience] if isinstance(entry.audience, str) else entry.audience),
-            algorithms=frozenset(entry.algorithms),
-            keys=keys,
-            matches=_over_claims(match, tenant, lambda _claims: True),
-            subject=_over_claims(subject, tenant, lambda claims: claims["sub"]),
-            login=_over_claims(login, tenant, lambda claims: claims.get("sid")),
-            typ=entry.typ,
-            leeway=entry.leeway,
-            max_age=entry.max_age,
-            session_ends_with_token=entry.session_ends_with_token,
-            accept_id_tokens=entry.accept_id_tokens,
-        )
-
-    def _inline(self, jwks: dict[str, Any], route: Route) -> KeySource | None:
-        try:
-            text = orjson.dumps(jwks, option=orjson.OPT_SORT_KEYS).decode()
-        except TypeError:
-            problem: str | None = "holds a number that JSON can't carry"
-        else:
-            problem = self.defaults.jwks_problem(jwks)
-            if problem is None:
-                return InlineJwks(text)
-        self.wrong(route, problem or "")
-        return None
-
-    def _keys(self, entry: IdentityEntry, route: Route) -> KeySource | None:
-        if entry.secret:
-            secret = self.long_secret(entry.secret, (*route, "secret"))
-            return SharedSecret(secret) if secret else None
-        if entry.jwks_file:
-            if self.defaults.secrets_needed and not os.access(entry.jwks_file, os.R_OK):
-                self.wrong((*route, "jwks_file"), f"{entry.jwks_file} can't be read")
-            return JwksFile(Path(entry.jwks_file))
-        if entry.jwks is not None:
-            return self._inline(entry.jwks, (*route, "jwks"))
-        url = entry.jwks_url or entry.discovery or entry.issuer
-        if not _is_private(url):
-            key = "jwks_url" if entry.jwks_url else "discovery" if entry.discovery else "issuer"
-            self.wrong((*route, key), "keys are fetched over https:// (or http:// on loopback)")
-        if entry.jwks_url:
-            return JwksUrl(entry.jwks_url)
-        return Discovery(
-            entry.issuer, entry.discovery or f"{entry.issuer.rstrip('/')}/.well-known/openid-configuration"
-        )
-
-
-def _over_claims(expression: Expression | None, tenant: str, otherwise: Callable[[Claims], T]) -> Callable[[Claims], T]:
-    if expression is None:
-        return otherwise
-    return lambda claims: expression.evaluate(Scope(claims, tenant, {}, 0.0).activation())
-
-
-def _is_private(url: str) -> bool:
-    """Return whether what is sent to *url* stays between us and its owner."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return False
-    if parts.username is not None or parts.password is not None or not parts.hostname:
-        return False
-    return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK)
 
 
 def _window(rate: str) -> Window:

@@ -13,8 +13,9 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from service.policy.compile import Compiling, Defaults
+from service.policy.compile import Compiling
 from service.policy.model import TenantFile
+from service.policy.outside import Defaults
 from service.policy.source import Mistake, Place, Route, Source, SourceError, read_source
 from service.policy.tenant import Policies, Tenant
 from service.principal import Trust

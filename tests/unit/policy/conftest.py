@@ -9,8 +9,8 @@ import yaml
 from pydantic import SecretStr
 
 from service.identity.jwk import jwks_problem
-from service.policy.compile import Defaults
 from service.policy.load import PolicyError, load_policies
+from service.policy.outside import Defaults
 from service.policy.tenant import Policies, Tenant
 
 ACME = """\
