@@ -44,9 +44,9 @@ format: setup ## format the code and mend what the linter can
 	@$(BIN)/ruff format .
 
 lock: setup ## pin every dependency again, with hashes, naming no index
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --custom-compile-command "make lock" pyproject.toml -o requirements/runtime.lock
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --custom-compile-command "make lock" pyproject.toml --extra embedded-redis --group dev -c requirements/runtime.lock -o requirements/dev.lock
 
 clean: ## remove what was made here

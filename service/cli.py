@@ -28,7 +28,7 @@ from service.policy.load import PolicyError, load_policies
 from service.policy.outside import Defaults
 from service.policy.schema import tenant_schema
 from service.policy.source import Mistake
-from service.policy.tenant import Policies
+from service.policy.tenant import Policies, Tenant
 from service.serve import PortTaken, listen, serve
 from service.settings import Settings, SettingsError, load_settings
 from service.store.private import NoRedis, with_redis
@@ -159,16 +159,10 @@ def token(
     directory: Directory = DEV_DIR,
 ) -> None:
     """Print a token of the development identity provider: a new login of that user."""
-    settings = _settings()
-    try:
-        policies = load_policies(settings.config_dir, _defaults_without_keys(settings, secrets_needed=False))
-    except PolicyError as error:
-        _fail(str(error))
-    if tenant not in policies.tenants:
-        _fail(f"there is no tenant {tenant!r}; there are: {', '.join(sorted(policies.tenants))}")
-    trusts = [trust for trust in policies.tenants[tenant].trusts if trust.issuer == ISSUER]
+    chosen = _tenant(tenant)
+    trusts = [trust for trust in chosen.trusts if trust.issuer == ISSUER]
     if not trusts:
-        issuers = ", ".join(sorted({trust.issuer for trust in policies.tenants[tenant].trusts}))
+        issuers = ", ".join(sorted({trust.issuer for trust in chosen.trusts}))
         _fail(f"tenant {tenant!r} trusts {issuers}, not the development identity provider {ISSUER}")
     claims = dict(_claim(each) for each in claim or [])
     print(IdentityProvider(directory).token(min(trusts[0].audiences), user, claims))
@@ -187,16 +181,10 @@ def explain_command(
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Tell what a caller gets and which layer set each value; for a denial, why. Exit code 1 where denied."""
-    settings = _settings()
-    try:
-        policies = load_policies(settings.config_dir, _defaults_without_keys(settings, secrets_needed=False))
-    except PolicyError as error:
-        _fail(str(error))
-    if tenant not in policies.tenants:
-        _fail(f"there is no tenant {tenant!r}; there are: {', '.join(sorted(policies.tenants))}")
+    chosen = _tenant(tenant)
     try:
         wishes = WISH.validate_python(_json_object(request, "--request") if request else {})
-        told = explain(policies.tenants[tenant], _json_object(claims, "--claims"), wishes, visitor=visitor)
+        told = explain(chosen, _json_object(claims, "--claims"), wishes, visitor=visitor)
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
         _fail(f"--request: {dotted(first['loc'])}: {first['msg']}")
@@ -264,6 +252,18 @@ def _settings(**defaults: str) -> Settings:
         _fail(str(error))
     configure_logs(settings.log_level, settings.log_format)
     return settings
+
+
+def _tenant(name: str) -> Tenant:
+    """Return a tenant for a command that neither signs nor sends anything: other secrets need not be at hand."""
+    settings = _settings()
+    try:
+        policies = load_policies(settings.config_dir, _defaults_without_keys(settings, secrets_needed=False))
+    except PolicyError as error:
+        _fail(str(error))
+    if name not in policies.tenants:
+        _fail(f"there is no tenant {name!r}; there are: {', '.join(sorted(policies.tenants))}")
+    return policies.tenants[name]
 
 
 def _defaults_without_keys(settings: Settings, *, secrets_needed: bool = True) -> Defaults:
