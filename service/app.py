@@ -18,6 +18,7 @@ from starlette.types import Lifespan
 
 from service.errors import Refusal
 from service.http.admin import AdminApi
+from service.http.backchannel import BackChannelApi
 from service.http.canonical import CanonicalLine
 from service.http.credentials import Credentials
 from service.http.operations import OperationsApi
@@ -27,11 +28,13 @@ from service.http.servers import ServersApi
 from service.identity.authenticate import Authenticator
 from service.identity.jwk import jwks_problem
 from service.identity.keys import KeyCache
+from service.identity.logout_tokens import LogoutTokens
 from service.identity.visitors import VisitorCookies
 from service.observe.logs import where
 from service.observe.metrics import Metrics
 from service.policy.outside import Defaults
 from service.reload import PolicyStore
+from service.sessions.backchannel import BackChannelLogout
 from service.sessions.cancel import Canceller
 from service.sessions.logout import Logout
 from service.sessions.mint import Mint
@@ -39,6 +42,7 @@ from service.sessions.sweep import Sweeper
 from service.settings import Settings
 from service.store.connect import RedisGuard, connect
 from service.store.limits import SharedLimits
+from service.store.logins import LoginStore
 from service.store.queue import CancelQueue
 from service.store.sessions import SessionStore
 from service.transport import make_transport
@@ -137,12 +141,18 @@ def create_app(
         limits=limits,
         clock=clock,
     )
+    backchannel = BackChannelApi(
+        policies=lambda: policies.current,
+        tokens=LogoutTokens(keys, clock=clock),
+        logout=BackChannelLogout(store, LoginStore(redis, guard), queue, canceller),
+        clock=clock,
+    )
     servers = ServersApi(lambda: policies.current, logout, store, clock)
     operations = OperationsApi(
         policies=policies, keys=keys, store=store, metrics=metrics, draining=lambda: control.draining
     )
     admin = AdminApi(settings.admin_key, lambda: policies.current, store, clock)
-    app = _starlette([*public.routes(), *servers.routes()], metrics, logging.INFO, lifespan)
+    app = _starlette([*public.routes(), *backchannel.routes(), *servers.routes()], metrics, logging.INFO, lifespan)
     app.state.control = control
     app.state.policies = policies
     app.state.operations = _starlette([*operations.routes(), *admin.routes()], metrics, logging.DEBUG, None)

@@ -8,6 +8,7 @@
     │  └─ LoginRevoked             login_revoked
     ├─ PolicyDenied            403 policy_denied
     ├─ UserMismatch            403 user_mismatch
+    ├─ TenantBlocked           403 tenant_blocked
     ├─ NotFound                404 not_found
     ├─ MethodNotAllowed        405 method_not_allowed
     ├─ BodyTooLarge            413 body_too_large
@@ -95,6 +96,12 @@ class UserMismatch(Refusal):
     """The body names a user who is not the caller."""
 
     status, code, public = 403, "user_mismatch", "The user in the body is not the caller"
+
+
+class TenantBlocked(Refusal):
+    """An operator has blocked the whole tenant."""
+
+    status, code, public = 403, "tenant_blocked", "No sessions are handed out to this customer at the moment"
 
 
 class NotFound(Refusal):

@@ -71,11 +71,28 @@ class Trust:
     max_age: float = 86_400.0
     session_ends_with_token: bool = False
     accept_id_tokens: bool = False
+    logout_audiences: frozenset[str] = frozenset()
+    """Of this issuer's logout tokens: they are addressed to the app that logged the user in."""
+    logout_allows_missing_exp: bool = False
+    logout_allows_missing_typ: bool = False
 
     @property
     def fence_for(self) -> float:
         """How long a logout must be remembered so that no older token outlives it, in seconds."""
         return self.max_age + 2 * self.leeway
+
+
+@dataclass(frozen=True, slots=True)
+class EndedLogin:
+    """What a provider says is over, in one tenant: a login, or (`login` None) every login of the subject.
+
+    `subject` is None where the provider names the login alone. One of the two is there.
+    """
+
+    tenant: str
+    issuer: str
+    subject: str | None
+    login: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +127,8 @@ class ServiceKey:
 class Principal:
     """An authenticated caller of one tenant.
 
-    `login` is the identity provider's session (`sid`), None where the tokens carry none. `issued_at` and
-    `expires_at` are the token's, in Unix seconds.
+    `login` is the session (`sid`) at the identity provider *issuer*, None where the tokens carry none. `issued_at`
+    and `expires_at` are the token's, in Unix seconds.
     """
 
     tenant: str
@@ -122,3 +139,4 @@ class Principal:
     claims: Claims = field(repr=False)
     ends_with_token: bool = False
     visitor: bool = False
+    issuer: str = ""

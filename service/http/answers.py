@@ -31,7 +31,7 @@ async def read_body(request: Request, shape: TypeAdapter[T], *, empty: T | None 
 
     Raises `UnsupportedMediaType`, or `InvalidRequest` that names the field.
     """
-    raw = await _read(request)
+    raw = await read_raw(request)
     if not raw:
         if empty is None:
             raise InvalidRequest(detail="The body is missing")
@@ -51,7 +51,7 @@ async def read_body(request: Request, shape: TypeAdapter[T], *, empty: T | None 
         raise _refusal(error, value) from None
 
 
-async def _read(request: Request) -> bytes:
+async def read_raw(request: Request) -> bytes:
     """Return the body; raise `BodyTooLarge` as soon as it is known to be, told or not."""
     told = request.headers.get("content-length", "0")
     if told.isdecimal() and int(told) > MAX_BODY:

@@ -74,6 +74,11 @@ def problem(refusal: Refusal, request: Request) -> Response:
         body["error"] = {"message": refusal.detail, "type": kind, "param": refusal.field, "code": code}
     elif path.startswith("/api/"):
         body["error"] = refusal.detail
+    elif path == "/v1/logout/backchannel":
+        # OIDC Back-Channel Logout 1.0 §2.8, after RFC 6749 §5.2.
+        busy = refusal.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        body["error"] = "temporarily_unavailable" if busy else "invalid_request"
+        body["error_description"] = refusal.detail
     headers = {"cache-control": "no-store", **refusal.headers}
     if refusal.retry_after is not None:
         headers["retry-after"] = str(max(1, ceil(refusal.retry_after)))

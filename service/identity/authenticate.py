@@ -6,17 +6,14 @@ Nothing past this module sees a raw token; nothing before it trusts a claim.
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from service.errors import InvalidRequest, InvalidToken, IssuerUnavailable, MissingCredentials, PolicyDenied
-from service.identity.claims import audience_of, check_claims, is_name
-from service.identity.jwk import VerifyingKey
-from service.identity.jws import MAX_NAME, UnverifiedToken, parse_token
+from service.errors import InvalidRequest, InvalidToken, MissingCredentials, PolicyDenied
+from service.identity.claims import check_claims, is_name
+from service.identity.jws import MAX_NAME, parse_token
 from service.identity.keys import KeyCache
+from service.identity.signatures import believing, verified
 from service.identity.visitors import SUBJECT_PREFIX
 from service.observe.logs import note
-from service.principal import KeySource, Principal, Trust
-
-MAX_TRIES: Final = 16
-"""Signature checks for one token: the bound on what a token without a `kid` can cost."""
+from service.principal import Principal, Trust
 
 TENANT_HEADER: Final = "ChatKit-Tenant"
 
@@ -35,37 +32,16 @@ class Authenticator:
         and none is chosen) or `IssuerUnavailable`.
         """
         parsed = parse_token(token)
-        believing = _believing(parsed, trusts)
-        verified = await self._verified(parsed, believing)
+        genuine = await verified(self._keys, parsed, believing(parsed, trusts, lambda trust: trust.audiences))
         claims, now = parsed.unverified_claims, self._clock()
         # Each entry by its own rules: a strict tenant must not refuse what belongs to a lax one.
-        refusals = {trust: check_claims(claims, parsed.unverified_header, trust, now) for trust in verified}
+        refusals = {trust: check_claims(claims, parsed.unverified_header, trust, now) for trust in genuine}
         holding = [trust for trust, refusal in refusals.items() if refusal is None]
         if not holding:
-            raise InvalidToken(refusals[verified[0]])
+            raise InvalidToken(refusals[genuine[0]])
         # From here on the claims are verified.
         fitting = _matching(holding, claims)
         return _principal(_chosen(fitting, tenant), claims)
-
-    async def _verified(self, parsed: UnverifiedToken, believing: list[Trust]) -> list[Trust]:
-        """Return the trusts whose own keys made the signature; raise where there are none."""
-        results: dict[KeySource, bool] = {}
-        unavailable: IssuerUnavailable | None = None
-        for trust in believing:
-            if trust.keys in results:
-                continue
-            try:
-                keys = await self._keys.candidates(trust.keys, parsed.kid, parsed.alg)
-            except IssuerUnavailable as error:
-                results[trust.keys], unavailable = False, error
-                continue
-            results[trust.keys] = _signed_by(keys, parsed) or _signed_by(
-                await self._keys.renewed(trust.keys, parsed.kid, parsed.alg), parsed
-            )
-        verified = [trust for trust in believing if results[trust.keys]]
-        if not verified:
-            raise unavailable or InvalidToken("no key of the issuer made this signature")
-        return verified
 
 
 def bearer_token(headers: list[str]) -> str:
@@ -83,29 +59,10 @@ def bearer_token(headers: list[str]) -> str:
     return token.strip()
 
 
-def _signed_by(keys: list[VerifyingKey], parsed: UnverifiedToken) -> bool:
-    return any(key.verifies(parsed.alg, parsed.signing_input, parsed.signature) for key in keys[:MAX_TRIES])
-
-
-def _believing(parsed: UnverifiedToken, trusts: Mapping[str, tuple[Trust, ...]]) -> list[Trust]:
-    """Return the trusts that would believe this token if its signature holds: by issuer, audience, algorithm."""
-    unverified_issuer = parsed.unverified_claims.get("iss")
-    if not isinstance(unverified_issuer, str) or unverified_issuer not in trusts:
-        raise InvalidToken("iss is none of the configured issuers")
-    unverified_audience = audience_of(parsed.unverified_claims)
-    by_audience = [trust for trust in trusts[unverified_issuer] if trust.audiences & unverified_audience]
-    if not by_audience:
-        raise InvalidToken("aud is none that the issuer's tenants expect")
-    believing = [trust for trust in by_audience if parsed.alg in trust.algorithms]
-    if not believing:
-        raise InvalidToken("alg is not allowed for this issuer")
-    return believing
-
-
-def _matching(verified: list[Trust], claims: dict[str, Any]) -> list[Trust]:
+def _matching(genuine: list[Trust], claims: dict[str, Any]) -> list[Trust]:
     """Return one trust a tenant, the first whose `match` holds. One that can't be evaluated doesn't hold."""
     found: dict[str, Trust] = {}
-    for trust in verified:
+    for trust in genuine:
         try:
             holds = trust.tenant not in found and trust.matches(claims)
         except ValueError as error:
@@ -147,5 +104,6 @@ def _principal(trust: Trust, claims: dict[str, Any]) -> Principal:
         issued_at=claims["iat"],
         expires_at=claims["exp"],
         ends_with_token=trust.session_ends_with_token,
+        issuer=trust.issuer,
         claims=claims,
     )

@@ -43,7 +43,15 @@ def check_claims(claims: dict[str, Any], header: dict[str, Any], trust: Trust, n
 
 def _check(claims: dict[str, Any], header: dict[str, Any], trust: Trust, now: float) -> None:
     _check_kind(claims, header, trust)
-    expires, issued = _time(claims, "exp"), _time(claims, "iat")
+    check_times(claims, trust, now)
+    _name(claims, "sub")
+    if "sid" in claims:
+        _name(claims, "sid")
+
+
+def check_times(claims: dict[str, Any], trust: Trust, now: float, *, expires: float | None = None) -> None:
+    """Raise `InvalidToken` unless the token is for *now* (Unix seconds); *expires* stands in for an `exp` left out."""
+    expires, issued = _time(claims, "exp") if expires is None else expires, _time(claims, "iat")
     if now >= expires + trust.leeway:
         raise InvalidToken("expired")
     if issued > now + trust.leeway:
@@ -52,9 +60,6 @@ def _check(claims: dict[str, Any], header: dict[str, Any], trust: Trust, now: fl
         raise InvalidToken("older than max_age")
     if "nbf" in claims and _time(claims, "nbf") > now + trust.leeway:
         raise InvalidToken("not valid yet")
-    _name(claims, "sub")
-    if "sid" in claims:
-        _name(claims, "sid")
 
 
 def _check_kind(claims: dict[str, Any], header: dict[str, Any], trust: Trust) -> None:

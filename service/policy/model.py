@@ -78,6 +78,14 @@ class SecretRef(Shape):
         return self
 
 
+class LogoutEntry(Shape):
+    """How this issuer's logout tokens differ (OIDC Back-Channel Logout 1.0). `audience`: default the entry's own."""
+
+    audience: Text | Annotated[list[Text], Field(min_length=1)] | None = None
+    allow_missing_exp: bool = False
+    allow_missing_typ: bool = False
+
+
 class IdentityEntry(Shape):
     """Tokens that the tenant believes. Keys come from one of the five; discovery is the default."""
 
@@ -97,6 +105,7 @@ class IdentityEntry(Shape):
     max_age: Annotated[int, Field(ge=60, le=31 * 86_400)] = 86_400
     session_ends_with_token: bool = False
     accept_id_tokens: bool = False
+    logout: LogoutEntry = LogoutEntry()
 
     @model_validator(mode="after")
     def _one_source_of_keys(self) -> "IdentityEntry":

@@ -138,7 +138,7 @@ class Outside:
         return Trust(
             tenant=tenant,
             issuer=entry.issuer,
-            audiences=frozenset([entry.audience] if isinstance(entry.audience, str) else entry.audience),
+            audiences=_all_of(entry.audience),
             algorithms=frozenset(entry.algorithms),
             keys=keys,
             matches=_over_claims(match, tenant, lambda _claims: True),
@@ -149,6 +149,9 @@ class Outside:
             max_age=entry.max_age,
             session_ends_with_token=entry.session_ends_with_token,
             accept_id_tokens=entry.accept_id_tokens,
+            logout_audiences=_all_of(entry.logout.audience or entry.audience),
+            logout_allows_missing_exp=entry.logout.allow_missing_exp,
+            logout_allows_missing_typ=entry.logout.allow_missing_typ,
         )
 
     def _inline(self, jwks: dict[str, Any], route: Route) -> KeySource | None:
@@ -182,6 +185,10 @@ class Outside:
         return Discovery(
             entry.issuer, entry.discovery or f"{entry.issuer.rstrip('/')}/.well-known/openid-configuration"
         )
+
+
+def _all_of(one_or_several: str | list[str]) -> frozenset[str]:
+    return frozenset([one_or_several] if isinstance(one_or_several, str) else one_or_several)
 
 
 def _over_claims(expression: Expression | None, tenant: str, otherwise: Callable[[Claims], T]) -> Callable[[Claims], T]:

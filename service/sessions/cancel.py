@@ -100,7 +100,7 @@ class Canceller:
                 report.pending.append(each)
                 if outcome is _Outcome.FAILED:
                     failed.append(each)
-        report.left = await self._queue.settle(keys, [*report.cancelled, *report.over], failed)
+        report.left = await self._queue.settle(keys, report.cancelled, report.over, failed)
         if report.pending and not sweeping:
             await self._queue.schedule(keys, delay=self.next_try(report.pending))
         return report

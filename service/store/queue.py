@@ -71,13 +71,17 @@ class CancelQueue:
             entries: Any = await self._redis.hgetall(keys.queue)
         return readable(entries.items())
 
-    async def settle(self, keys: UserKeys, done: Sequence[str], failed: Sequence[Queued]) -> int:
-        """Forget what is done, count an attempt for what failed, and return how many are left."""
+    async def settle(
+        self, keys: UserKeys, confirmed: Sequence[str], over: Sequence[str], failed: Sequence[Queued]
+    ) -> int:
+        """Forget what is confirmed or over, count an attempt for what failed, and return how many are left."""
         entries = [
             word for each in failed for word in (each.id, write_queued(replace(each, attempts=each.attempts + 1)))
         ]
         async with self._guard():
-            left: int = await self._settle([keys.queue], [len(done), *done, *entries])
+            left: int = await self._settle(
+                [keys.queue, keys.tally], [len(confirmed), len(over), LISTED, *confirmed, *over, *entries]
+            )
         return left
 
     async def release(self, claim: Claim, *, delay: float | None) -> None:

@@ -2,9 +2,17 @@
 
     cm:{<tenant>:<digest of the subject>}:live      hash: session id → record, and lease → its end
     cm:{…}:queue                                    hash: session id → attempts|reason|record
-    cm:{…}:fence                                    hash: '*' → time (ms), 's'<login> → time (ms)
+    cm:{…}:fence                                    hash: '*' → time (ms) of all tokens, 's' → of those without a login,
+                                                    's'<login> → when that login ended
+    cm:{…}:tally                                    hash: what became of the sessions of a tenant's revocation
     cm:{…}:rate:<n>                                 when window n is full again (ms)
     cm:due:<shard>                                  sorted set: user → next attempt (ms)
+    cm:sid:<digest of issuer and login>             hash: user → nothing, '!' → when that login ended (ms)
+    cm:jti:<digest of issuer and jti>               there once a logout token has had its effect
+    cm:tenant:{<tenant>:<shard>}:users              sorted set: user → until when something of theirs may live (ms)
+    cm:tenant:{<tenant>:<shard>}:gate               hash: 'blocked' → since (ms), 'fence' → no token older (ms)
+    cm:revocations                                  set: tenants whose revocation is under way
+    cm:revocation:{<tenant>}:…                      its progress, its lock, its users → how many sessions
 
 A record is `expires|issued|created|login|place|workflow|user`, the times in seconds, milliseconds and microseconds (so
 that the oldest is the oldest). It is text, not JSON, since Lua reads it on every mint. All keys of a user share a hash
@@ -24,7 +32,7 @@ from service.session import Live
 log = structlog.get_logger()
 
 SHARDS: Final = 8
-"""Of the due list, so that one large logout isn't one hot slot."""
+"""Of the due list and of a tenant's users, so that one large tenant isn't one hot slot."""
 KEEP: Final = 60
 """Seconds that a record outlives its session, and a cancel is still tried: our clock, Redis's and upstream's differ."""
 MARKS: Final = ("~", "^")
@@ -41,8 +49,7 @@ class UserKeys:
     @classmethod
     def of(cls, tenant: str, subject: str) -> "UserKeys":
         """Return the keys of *subject*."""
-        digest = hashlib.blake2b(subject.encode(), digest_size=16).digest()
-        return cls(f"{tenant}:{urlsafe_b64encode(digest).rstrip(b'=').decode()}")
+        return cls(f"{tenant}:{_digest(subject)}")
 
     @property
     def tenant(self) -> str:
@@ -64,19 +71,54 @@ class UserKeys:
         """Logins that were logged out."""
         return f"cm:{{{self.tag}}}:fence"
 
+    @property
+    def tally(self) -> str:
+        """What became of the sessions of a tenant's revocation."""
+        return f"cm:{{{self.tag}}}:tally"
+
     def rate(self, index: int) -> str:
         """Return the key of one rate window."""
         return f"cm:{{{self.tag}}}:rate:{index}"
 
     @property
+    def shard(self) -> int:
+        """Of the lists that hold many users."""
+        return hashlib.blake2b(self.tag.encode(), digest_size=2).digest()[0] % SHARDS
+
+    @property
     def due(self) -> str:
         """The shard of the due list that holds this user."""
-        return due_shard(hashlib.blake2b(self.tag.encode(), digest_size=2).digest()[0] % SHARDS)
+        return due_shard(self.shard)
 
 
 def due_shard(number: int) -> str:
     """Return the key of one shard of the due list."""
     return f"cm:due:{number}"
+
+
+def gate_key(tenant: str, shard: int) -> str:
+    """Return the key of one shard of what a whole tenant is held against."""
+    return f"cm:tenant:{{{tenant}:{shard}}}:gate"
+
+
+def users_key(tenant: str, shard: int) -> str:
+    """Return the key of one shard of the tenant's users who may have something alive."""
+    return f"cm:tenant:{{{tenant}:{shard}}}:users"
+
+
+def login_key(issuer: str, login: str) -> str:
+    """Return the key of what is known of one login of an issuer: two issuers may use one `sid` for two people."""
+    return f"cm:sid:{_digest(issuer, login)}"
+
+
+def logout_token_key(issuer: str, jti: str) -> str:
+    """Return the key that is there once this logout token has had its effect."""
+    return f"cm:jti:{_digest(issuer, jti)}"
+
+
+def _digest(*words: str) -> str:
+    digest = hashlib.blake2b("\0".join(words).encode(), digest_size=16).digest()
+    return urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
 @dataclass(frozen=True, slots=True)

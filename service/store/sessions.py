@@ -10,12 +10,25 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from service.errors import LoginRevoked, RateLimited, StoreUnavailable, TooManyLiveSessions
+from service.contract import MAX_SECONDS
+from service.errors import LoginRevoked, RateLimited, StoreUnavailable, TenantBlocked, TooManyLiveSessions
 from service.principal import Principal
 from service.session import Limits, Live, Window
 from service.store.connect import RedisGuard
-from service.store.records import KEEP, Queued, UserKeys, escape, read_queued, read_record, readable, write_record
-from service.store.scripts import lua
+from service.store.records import (
+    KEEP,
+    Queued,
+    UserKeys,
+    escape,
+    gate_key,
+    login_key,
+    read_queued,
+    read_record,
+    readable,
+    users_key,
+    write_record,
+)
+from service.store.scripts import Call, lua, run_in_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +60,8 @@ class SessionStore:
         self._redis = redis
         self._guard = guard
         self._admit = redis.register_script(lua("admit"))
+        self._gate = redis.register_script(lua("gate"))
+        self._login = redis.register_script(lua("login"))
         self._record = redis.register_script(lua("record"))
         self._revoke = redis.register_script(lua("revoke"))
         self._retire = redis.register_script(lua("retire"))
@@ -55,17 +70,34 @@ class SessionStore:
     async def admit(self, principal: Principal, limits: Limits, *, lease_seconds: int) -> Admission:
         """Reserve a slot for one mint.
 
-        Raises `LoginRevoked`, `RateLimited` or `TooManyLiveSessions`, the latter two with when to come back.
+        The lease comes first, then the lists by which a tenant's revocation and a logout that names the login alone
+        find this user: whoever closes the gate after we have passed it finds the user there, and takes the lease away.
+
+        Raises `LoginRevoked`, `TenantBlocked`, `RateLimited` or `TooManyLiveSessions`, the latter two with when to come
+        back.
         """
         keys = UserKeys.of(principal.tenant, principal.subject)
         lease = "~" + secrets.token_urlsafe(9)
         refuse_at = limits.live if limits.live and limits.excess == "refuse" else 0
         windows = [number for window in limits.mints for number in (window.count, window.seconds)]
-        async with self._guard():
-            verdict, wait, *states = await self._admit(
+        alive = lease_seconds + MAX_SECONDS + 2 * KEEP
+        login, issued_at = _login(principal)
+        calls = [
+            Call(
+                self._admit,
                 [keys.live, keys.fence, *(keys.rate(index) for index in range(len(limits.mints)))],
-                [*_login(principal), lease, lease_seconds, refuse_at, KEEP, *windows],
-            )
+                [login, issued_at, lease, lease_seconds, refuse_at, KEEP, *windows],
+            ),
+            Call(
+                self._gate,
+                [gate_key(principal.tenant, keys.shard), users_key(principal.tenant, keys.shard)],
+                [keys.tag, issued_at, alive],
+            ),
+        ]
+        if principal.login:
+            calls.append(Call(self._login, [login_key(principal.issuer, principal.login)], [keys.tag, alive]))
+        async with self._guard():
+            (verdict, wait, *states), *gates = await run_in_order(self._redis, calls)
         if verdict == b"revoked":
             raise LoginRevoked("fenced at admit")
         standing = window_states(limits.mints, states)
@@ -73,7 +105,11 @@ class SessionStore:
             raise RateLimited(retry_after=wait / 1000, headers=rate_headers(standing))
         if verdict == b"live":
             raise TooManyLiveSessions(retry_after=wait / 1000, headers=rate_headers(standing))
-        return Admission(keys, lease, standing)
+        admission = Admission(keys, lease, standing)
+        if any(gate != b"ok" for gate in gates):
+            await self.forgo(admission, refund=True)
+            raise TenantBlocked if b"blocked" in gates else LoginRevoked("the whole tenant, or the login, was ended")
+        return admission
 
     async def record(
         self, principal: Principal, admission: Admission, live: Live, limits: Limits, *, listed: bool = False
@@ -128,16 +164,34 @@ class SessionStore:
         return sorted(known, key=lambda session: (session.created_at, session.id), reverse=True)
 
     async def revoke(
-        self, keys: UserKeys, *, login: str | None, issued_at: float, remember: float, reason: str
+        self,
+        keys: UserKeys,
+        *,
+        login: str | None,
+        remember: float,
+        reason: str,
+        issued_at: float = 0.0,
+        nameless: bool = False,
+        leases: bool = False,
     ) -> list[Queued]:
         """Fence a login (None: all of the user's), queue its live sessions and return what is to be cancelled.
 
         *issued_at* is the asking token's `iat` (Unix seconds, 0: none), *remember* how long the fence stands (s).
+        *nameless*: what carries no login ends with this one. *leases*: no mint under way can be recorded any more,
+        whatever its token.
         """
         async with self._guard():
             answer: Sequence[bytes] = await self._revoke(
                 [keys.live, keys.fence, keys.queue],
-                [escape(login or ""), int(issued_at * 1000), int(remember) + 1, reason, KEEP],
+                [
+                    escape(login or ""),
+                    int(issued_at * 1000),
+                    int(remember) + 1,
+                    reason,
+                    KEEP,
+                    int(nameless),
+                    int(leases),
+                ],
             )
         return _pairs(answer)
 

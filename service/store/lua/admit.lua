@@ -10,7 +10,7 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local fence = redis.call('HMGET', KEYS[2], '*', 's' .. ARGV[1])
 if fence[1] and tonumber(ARGV[2]) <= tonumber(fence[1]) then return {'revoked', 0} end
-if ARGV[1] ~= '' and fence[2] then return {'revoked', 0} end
+if fence[2] and (ARGV[1] ~= '' or tonumber(ARGV[2]) <= tonumber(fence[2])) then return {'revoked', 0} end
 
 -- The generic cell rate algorithm: a window's key holds the time when it will be full again.
 local windows, verdict, wait = {}, 'ok', 0

@@ -7,7 +7,8 @@
 -- Returns {'ok', id and queue entry of each of the oldest sessions, now to be cancelled…} | {'revoked'} | {'lost'}
 --       | {'crowded'}: list the user first, then ask again
 local fence = redis.call('HMGET', KEYS[2], '*', 's' .. ARGV[1])
-if (fence[1] and tonumber(ARGV[2]) <= tonumber(fence[1])) or (ARGV[1] ~= '' and fence[2]) then
+if (fence[1] and tonumber(ARGV[2]) <= tonumber(fence[1]))
+  or (fence[2] and (ARGV[1] ~= '' or tonumber(ARGV[2]) <= tonumber(fence[2]))) then
   redis.call('HDEL', KEYS[1], ARGV[3])
   return {'revoked'}
 end

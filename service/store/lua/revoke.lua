@@ -2,12 +2,14 @@
 --
 -- KEYS: live, fence, queue
 -- ARGV: login ('' for every login of the user), iat (ms) of the token that asks (0: none), how long to remember
---       (s), reason, how long records outlive their session (s)
+--       (s), reason, how long records outlive their session (s), '1' if what carries no login ends with this login,
+--       '1' if the mints under way lose their leases too
 -- Returns the queued sessions: id, queue entry, id, queue entry…
 local time = redis.call('TIME')
 local now = tonumber(time[1])
 local now_ms = now * 1000 + math.floor(time[2] / 1000)
 local login, remember, keep = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[5])
+local nameless, leases = ARGV[6] == '1', ARGV[7] == '1'
 -- The fence of the whole user only ever moves forward, and is no earlier than any token that we know of: an
 -- issuer's clock may run ahead of ours.
 local mark = math.max(now_ms, tonumber(ARGV[2]), tonumber(redis.call('HGET', KEYS[2], '*') or 0))
@@ -21,7 +23,9 @@ for i = 1, #entries, 2 do
     -- Past its end by our clock, but perhaps not by upstream's: cancelled all the same.
     if tonumber(expires) + keep <= now then
       redis.call('HDEL', KEYS[1], entries[i])
-    elseif owner and (login == '' or owner == login) then
+    elseif leases and string.sub(entries[i], 1, 1) == '~' then
+      redis.call('HDEL', KEYS[1], entries[i])
+    elseif owner and (login == '' or owner == login or (nameless and owner == '')) then
       redis.call('HDEL', KEYS[1], entries[i])
       redis.call('HSET', KEYS[3], entries[i], '0|' .. ARGV[4] .. '|' .. entries[i + 1])
       latest = math.max(latest, tonumber(expires))
@@ -37,6 +41,7 @@ if login == '' then
   redis.call('HSET', KEYS[2], '*', string.format('%.0f', mark))
 else
   redis.call('HSET', KEYS[2], 's' .. login, string.format('%.0f', now_ms))
+  if nameless then redis.call('HSET', KEYS[2], 's', string.format('%.0f', mark)) end
 end
 -- A mark that lies ahead of our clock stands that much longer.
 local stands = remember + math.max(0, math.ceil((mark - now_ms) / 1000))
@@ -48,7 +53,7 @@ end
 local queued, answer = redis.call('HGETALL', KEYS[3]), {}
 for i = 1, #queued, 2 do
   local owner = string.match(queued[i + 1], '^%d+|[^|]*|%d+|%d+|%d+|([^|]*)|')
-  if login == '' or owner == login then
+  if login == '' or owner == login or (nameless and owner == '') then
     answer[#answer + 1] = queued[i]
     answer[#answer + 1] = queued[i + 1]
   end

@@ -1,10 +1,19 @@
 -- Forget what is done; count an attempt for what failed, unless somebody else has settled it meanwhile.
 --
--- KEYS: queue
--- ARGV: how many are done, their ids…, then id and new entry of each that failed…
-local done = tonumber(ARGV[1])
-for i = 2, done + 1 do redis.call('HDEL', KEYS[1], ARGV[i]) end
-for i = done + 2, #ARGV, 2 do
+-- KEYS: queue, tally
+-- ARGV: how many upstream confirmed, how many are over without, how long a tally stands (s), the ids of both…, then
+--       id and new entry of each that failed…
+local confirmed, over = tonumber(ARGV[1]), tonumber(ARGV[2])
+for i = 4, 3 + confirmed + over do
+  local entry = redis.call('HGET', KEYS[1], ARGV[i])
+  redis.call('HDEL', KEYS[1], ARGV[i])
+  -- A tenant's revocation tells how far it is.
+  if entry and string.find(entry, '^%d+|tenant_revoked|') then
+    redis.call('HINCRBY', KEYS[2], i <= 3 + confirmed and 'cancelled' or 'failed', 1)
+    redis.call('EXPIRE', KEYS[2], ARGV[3])
+  end
+end
+for i = 4 + confirmed + over, #ARGV, 2 do
   if redis.call('HEXISTS', KEYS[1], ARGV[i]) == 1 then redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
 end
 return redis.call('HLEN', KEYS[1])

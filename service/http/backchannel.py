@@ -1,0 +1,84 @@
+"""OIDC Back-Channel Logout 1.0 §2.5 to §2.8: an identity provider tells us that a login is over."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import parse_qsl
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from service.errors import InvalidRequest, InvalidToken
+from service.http.answers import read_raw
+from service.identity.logout_tokens import LogoutTokens
+from service.observe.logs import note
+from service.policy.tenant import Policies
+from service.sessions.backchannel import BackChannelLogout
+
+FORM: Final = "application/x-www-form-urlencoded"
+GONE_TENANT: Final = 31 * 86_400.0
+"""Seconds that a logout is remembered for a tenant that is not in the files any more: no token is older."""
+MAX_FIELDS: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class BackChannelApi:
+    """The endpoint. Its credential is the logout token itself."""
+
+    policies: Callable[[], Policies]
+    tokens: LogoutTokens
+    logout: BackChannelLogout
+    clock: Callable[[], float]
+
+    def routes(self) -> list[Route]:
+        """Return the routing table."""
+        return [Route("/v1/logout/backchannel", self.log_out, methods=["POST"])]
+
+    async def log_out(self, request: Request) -> Response:
+        """End what the provider's logout token says has ended; 200 once nothing of it can mint any more."""
+        policies = self.policies()
+        presented = _logout_token(await _form(request))
+        try:
+            token = await self.tokens.read(presented, policies.trusts)
+        except InvalidToken as refusal:
+            raise InvalidRequest(refusal.reason, detail="The logout token is not valid here") from None
+        note(issuer=token.issuer, tenants=sorted({each.tenant for each in token.ended})[:20])
+
+        def remember_for(tenant: str) -> float:
+            known = policies.tenants.get(tenant)
+            return known.fence_for if known else GONE_TENANT
+
+        if token.ended:
+            await self.logout(
+                token.ended,
+                jti=token.jti,
+                usable_for=token.usable_until - self.clock(),
+                remember_for=remember_for,
+            )
+        if token.unmapped:
+            # §2.8: a logout that failed, even in part, is a 400. What could be ended has been.
+            raise InvalidRequest(
+                f"whose login it is can't be told for {', '.join(token.unmapped[:20])}",
+                detail="The logout token does not say whom to log out",
+            )
+        return Response(b"", 200, {"cache-control": "no-store"})
+
+
+async def _form(request: Request) -> list[tuple[str, str]]:
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != FORM:
+        raise InvalidRequest(f"content type {media_type[:64]!r}", detail=f"Send the body as {FORM}")
+    raw = await read_raw(request)
+    try:
+        return parse_qsl(raw.decode("ascii"), keep_blank_values=True, strict_parsing=True, max_num_fields=MAX_FIELDS)
+    except ValueError:  # a byte that is no ASCII, a pair without =, too many
+        raise InvalidRequest(detail="The body is not a form") from None
+
+
+def _logout_token(form: list[tuple[str, str]]) -> str:
+    """Return the form's logout token, of which there must be one; what else a provider sends is its own affair."""
+    tokens = [value for name, value in form if name == "logout_token"]
+    if len(tokens) != 1 or not tokens[0]:
+        raise InvalidRequest(detail="The form holds no logout_token, or several", field="logout_token")
+    return tokens[0]
