@@ -38,13 +38,16 @@ from service.sessions.backchannel import BackChannelLogout
 from service.sessions.cancel import Canceller
 from service.sessions.logout import Logout
 from service.sessions.mint import Mint
+from service.sessions.revoke import Revoke
 from service.sessions.sweep import Sweeper
 from service.settings import Settings
 from service.store.connect import RedisGuard, connect
 from service.store.limits import SharedLimits
 from service.store.logins import LoginStore
 from service.store.queue import CancelQueue
+from service.store.revocations import RevocationStore
 from service.store.sessions import SessionStore
+from service.store.tenants import TenantStore
 from service.transport import make_transport
 from service.upstream.authority.issuer import AuthoritySessions
 from service.upstream.authority.sessions import Authority
@@ -105,6 +108,15 @@ def create_app(
     limits = SharedLimits(redis, guard)
     mint = Mint(store, limits, queue, issuers, canceller, metrics, lease_seconds=lease, clock=clock)
 
+    revoke = Revoke(
+        TenantStore(redis, guard),
+        RevocationStore(redis, guard),
+        store,
+        queue,
+        policies.remember_for,
+        clock=clock,
+    )
+
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         try:
@@ -115,7 +127,12 @@ def create_app(
             raise RuntimeError("the service did not start") from None
         background = [
             asyncio.create_task(work)
-            for work in (keys.run(), Sweeper(queue, canceller).run(), policies.watch(keys, control.reload_asked))
+            for work in (
+                keys.run(),
+                Sweeper(queue, canceller).run(),
+                revoke.run(),
+                policies.watch(keys, control.reload_asked),
+            )
         ]
         try:
             yield
@@ -151,7 +168,7 @@ def create_app(
     operations = OperationsApi(
         policies=policies, keys=keys, store=store, metrics=metrics, draining=lambda: control.draining
     )
-    admin = AdminApi(settings.admin_key, lambda: policies.current, store, clock)
+    admin = AdminApi(settings.admin_key, lambda: policies.current, store, revoke, settings.revoke_rate, clock)
     app = _starlette([*public.routes(), *backchannel.routes(), *servers.routes()], metrics, logging.INFO, lifespan)
     app.state.control = control
     app.state.policies = policies

@@ -2,8 +2,9 @@
 
 import dataclasses
 import os
+import sys
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -13,7 +14,7 @@ import typer
 import uvloop
 from pydantic import ValidationError
 
-from service import __version__
+from service import __version__, remote
 from service.app import create_app, defaults_of
 from service.contract import WISH, dotted
 from service.dev.authority import run_authority
@@ -227,6 +228,49 @@ def _claim(text: str) -> tuple[str, Any]:
         return name, orjson.loads(value)
     except orjson.JSONDecodeError:
         return name, value
+
+
+@app.command("sessions")
+def sessions_command(
+    tenant: remote.Tenant,
+    user: Annotated[str | None, typer.Option(help="The subject; without one, how the whole tenant stands.")] = None,
+    url: remote.Url = None,
+    as_json: remote.Json = False,
+) -> None:
+    """List a user's live sessions, or tell how a tenant stands; asks the running service."""
+    _ask(lambda settings: remote.sessions(settings, url, tenant, user, as_json=as_json))
+
+
+@app.command("revoke")
+def revoke_command(
+    tenant: remote.Tenant,
+    rate: Annotated[float | None, typer.Option(help="Cancels a second. Default: the service's.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+    wait: Annotated[bool, typer.Option(help="Tell how far it is until it is done.")] = True,
+    url: remote.Url = None,
+    as_json: remote.Json = False,
+) -> None:
+    """Block a tenant and cancel every session of it; asks the running service, which goes on also without you."""
+    if not yes and not sys.stdin.isatty():
+        _fail(f"this ends every session and login of {tenant}; say --yes")
+    if not yes:
+        typer.confirm(
+            f"End every session and login of {tenant}, and let nobody in until `unblock`?", abort=True, err=True
+        )
+    _ask(lambda settings: remote.revoke(settings, url, tenant, rate, wait=wait, as_json=as_json))
+
+
+@app.command("unblock")
+def unblock_command(tenant: remote.Tenant, url: remote.Url = None, as_json: remote.Json = False) -> None:
+    """Let new logins of a revoked tenant in again; asks the running service."""
+    _ask(lambda settings: remote.unblock(settings, url, tenant, as_json=as_json))
+
+
+def _ask(command: Callable[[Settings], None]) -> None:
+    try:
+        command(_settings())
+    except remote.Failed as failed:
+        _fail(str(failed))
 
 
 @app.command("authority")

@@ -11,6 +11,7 @@
     ├─ TenantBlocked           403 tenant_blocked
     ├─ NotFound                404 not_found
     ├─ MethodNotAllowed        405 method_not_allowed
+    ├─ Conflict                409 conflict
     ├─ BodyTooLarge            413 body_too_large
     ├─ UnsupportedMediaType    415 unsupported_media_type
     ├─ RateLimited             429 rate_limited
@@ -114,6 +115,13 @@ class MethodNotAllowed(Refusal):
     """The path exists, the method doesn't."""
 
     status, code, public = 405, "method_not_allowed", "This path does not answer this method"
+
+
+class Conflict(Refusal):
+    """What is under way stands against it; a little later it may go."""
+
+    status, code, public = 409, "conflict", "Something that is under way stands against it"
+    default_retry_after = 1.0
 
 
 class BodyTooLarge(Refusal):

@@ -57,6 +57,10 @@ class PolicyStore:
         known = self._accounts.get((tenant, place))
         return known[0] if known else None
 
+    def remember_for(self, tenant: str) -> float:
+        """Return how long a logout of the tenant must be remembered, in seconds."""
+        return self.current.remember_for(tenant)
+
     def reload(self) -> bool:
         """Load the directory and put it in force; return whether it was fit to be. Blocks: call it in a thread."""
         try:

@@ -60,6 +60,8 @@ class Settings(BaseModel):
     """Longest wait for upstream's whole answer, in seconds."""
     logout_wait: Seconds = 5.0
     """How long a logout waits for upstream to confirm its cancels, in seconds; the rest is retried."""
+    revoke_rate: Annotated[float, Field(gt=0, le=10_000)] = 100.0
+    """Cancels a second while a whole tenant is revoked, where the command doesn't say."""
     shutdown_grace: Seconds = 15.0
     """How long requests in flight may take to finish after SIGTERM, in seconds."""
     openai_api_key: SecretStr | None = None

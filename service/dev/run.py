@@ -1,11 +1,14 @@
 """`chatkit-mint dev`: Redis, identity provider, authority and service, in one process and on loopback."""
 
+import secrets
 import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from pydantic import SecretStr
 
 from service.app import create_app
 from service.dev.identity_provider import IdentityProvider
@@ -16,6 +19,8 @@ from service.store.private import with_redis
 from service.transport import make_transport
 
 LOOPBACK: Final = "127.0.0.1"
+ADMIN_KEY: Final = "admin.key"
+"""The file, in the development directory, that holds the key to the admin routes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +38,10 @@ async def run_dev(settings: Settings, environ: Mapping[str, str], directory: Pat
     Raises `PolicyError`, `PortTaken` or `NoRedis`, each with a text that says what to do.
     """
     provider = listen(IdentityProvider(directory).app(), LOOPBACK, ports.identity_provider, option="--idp-port")
+    admin_key = settings.admin_key or _own_admin_key(directory)
     async with with_redis(settings.redis_url, directory / "redis") as redis_url:
         app = create_app(
-            settings.model_copy(update={"redis_url": redis_url}),
+            settings.model_copy(update={"redis_url": redis_url, "admin_key": admin_key}),
             environ,
             transport=DevTransport(make_transport(), provider.url),
         )
@@ -48,6 +54,16 @@ async def run_dev(settings: Settings, environ: Mapping[str, str], directory: Pat
             draining=app.state.control.drain,
             reload=app.state.control.reload,
         )
+
+
+def _own_admin_key(directory: Path) -> SecretStr:
+    """Return the development admin key, made on the first run."""
+    path = directory / ADMIN_KEY
+    directory.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        path.touch(mode=0o600)
+        path.write_text(secrets.token_urlsafe(32) + "\n", encoding="utf-8")
+    return SecretStr(path.read_text(encoding="utf-8").strip())
 
 
 def _welcome(public: str, operations: str, provider: str, directory: Path) -> None:
@@ -67,6 +83,13 @@ Sign in as somebody, mint, log out (in another terminal, in this directory):
   TOKEN=$({command} token{where} --tenant acme --user alice --claim plan=pro)
   curl -sS -X POST {public}/v1/chatkit/sessions -H "Authorization: Bearer $TOKEN"
   curl -sS -X POST {public}/v1/logout -H "Authorization: Bearer $TOKEN"
+
+Look at it as an operator; then end every session of the tenant, and let it in again:
+
+  export CHATKIT_MINT_ADMIN_KEY_FILE={shlex.quote(str(directory / ADMIN_KEY))}
+  {command} sessions --tenant acme --user alice --url {operations}
+  {command} revoke --tenant acme --yes --url {operations}
+  {command} unblock --tenant acme --url {operations}
 """,
         flush=True,
     )

@@ -3,9 +3,9 @@
 import hmac
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Final, NotRequired, Required
+from typing import Annotated, Any, Final, NotRequired, Required
 
-from pydantic import SecretStr, TypeAdapter, with_config
+from pydantic import Field, SecretStr, TypeAdapter, with_config
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -15,8 +15,10 @@ from service.contract import STRICT, SessionWish
 from service.errors import InvalidRequest, InvalidToken, NotFound
 from service.http.answers import json_answer, read_body
 from service.identity.authenticate import bearer_token
+from service.observe.logs import note
 from service.policy.explain import explain
 from service.policy.tenant import Policies, Tenant
+from service.sessions.revoke import Revoke, Standing
 from service.store.records import UserKeys
 from service.store.sessions import SessionStore
 
@@ -31,7 +33,15 @@ class ExplainWish(TypedDict):
     visitor: NotRequired[bool]
 
 
+@with_config(STRICT)
+class RevokeWish(TypedDict, total=False):
+    """How to revoke: cancels a second."""
+
+    rate: Annotated[float, Field(gt=0, le=10_000)]
+
+
 EXPLAIN: Final[TypeAdapter[ExplainWish]] = TypeAdapter(ExplainWish)
+REVOKE: Final[TypeAdapter[RevokeWish]] = TypeAdapter(RevokeWish)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +51,8 @@ class AdminApi:
     key: SecretStr | None
     policies: Callable[[], Policies]
     store: SessionStore
+    revoke: Revoke
+    revoke_rate: float
     clock: Callable[[], float]
 
     def routes(self) -> list[Route]:
@@ -50,6 +62,8 @@ class AdminApi:
         return [
             Route("/admin/tenants", self.tenants),
             Route("/admin/tenants/{tenant}/users/{subject:path}/sessions", self.user_sessions),
+            Route("/admin/tenants/{tenant}/revoke", self.revoke_tenant, methods=["GET", "POST"]),
+            Route("/admin/tenants/{tenant}/unblock", self.unblock_tenant, methods=["POST"]),
             Route("/admin/explain", self.explain, methods=["POST"]),
         ]
 
@@ -57,6 +71,8 @@ class AdminApi:
         """List the tenants in force."""
         self._check_key(request)
         policies = self.policies()
+        tenants = list(policies.tenants.values())
+        blocked = await self.revoke.blocked([tenant.name for tenant in tenants])
         listed = [
             {
                 "tenant": tenant.name,
@@ -64,8 +80,9 @@ class AdminApi:
                 "issuers": sorted({trust.issuer for trust in tenant.trusts}),
                 "visitors": tenant.visitors is not None,
                 "limits": asdict(tenant.limits),
+                "blocked_since": since,
             }
-            for tenant in policies.tenants.values()
+            for tenant, since in zip(tenants, blocked, strict=True)
         ]
         return json_answer({"object": "list", "data": listed, "version": policies.version})
 
@@ -75,6 +92,31 @@ class AdminApi:
         tenant = self._tenant(request.path_params["tenant"])
         live = await self.store.live(UserKeys.of(tenant.name, request.path_params["subject"]), now=self.clock())
         return json_answer({"object": "list", "data": [session.public() for session in live], "has_more": False})
+
+    async def revoke_tenant(self, request: Request) -> Response:
+        """Block a tenant and begin to cancel all its sessions (POST, 202), or tell how far that is (GET)."""
+        self._check_key(request)
+        name = request.path_params["tenant"]
+        standing = await self.revoke.standing(name)
+        # One that is in no file any more may still have sessions.
+        if not (standing.users or standing.progress or standing.blocked_since):
+            self._tenant(name)
+        if request.method != "POST":
+            return json_answer(_standing(name, standing))
+        wish = await read_body(request, REVOKE, empty=RevokeWish())
+        standing = await self.revoke.begin(name, rate=wish.get("rate", self.revoke_rate))
+        note(tenant=name, revoke=True)
+        return json_answer(_standing(name, standing), status=202)
+
+    async def unblock_tenant(self, request: Request) -> Response:
+        """Let new logins of a tenant mint again."""
+        self._check_key(request)
+        name = request.path_params["tenant"]
+        was_blocked = await self.revoke.unblock(name)
+        if not was_blocked:
+            self._tenant(name)
+        note(tenant=name, unblock=True)
+        return json_answer({"tenant": name, "was_blocked": was_blocked})
 
     async def explain(self, request: Request) -> Response:
         """Tell what a caller with these claims would get, and why."""
@@ -100,3 +142,14 @@ class AdminApi:
         expected = self.key.get_secret_value() if self.key else ""
         if not hmac.compare_digest(presented.encode(), expected.encode()):
             raise InvalidToken("not the admin key")
+
+
+def _standing(tenant: str, standing: Standing) -> dict[str, Any]:
+    progress = standing.progress
+    told = {**asdict(progress), "remaining": progress.remaining} if progress else {"state": None}
+    return {
+        "tenant": tenant,
+        "blocked_since": standing.blocked_since,
+        "users_remaining": standing.users,
+        **told,
+    }

@@ -21,9 +21,9 @@ def to_json(value: Any) -> bytes:
     return orjson.dumps(value)
 
 
-def json_answer(value: Any, *, headers: dict[str, str] | None = None) -> Response:
-    """Return a 200 that no cache keeps: these answers carry secrets or somebody's sessions."""
-    return Response(to_json(value), 200, {"cache-control": "no-store", **(headers or {})}, "application/json")
+def json_answer(value: Any, *, headers: dict[str, str] | None = None, status: int = 200) -> Response:
+    """Return an answer that no cache keeps: these answers carry secrets or somebody's sessions."""
+    return Response(to_json(value), status, {"cache-control": "no-store", **(headers or {})}, "application/json")
 
 
 async def read_body(request: Request, shape: TypeAdapter[T], *, empty: T | None = None) -> T:

@@ -17,8 +17,6 @@ from service.policy.tenant import Policies
 from service.sessions.backchannel import BackChannelLogout
 
 FORM: Final = "application/x-www-form-urlencoded"
-GONE_TENANT: Final = 31 * 86_400.0
-"""Seconds that a logout is remembered for a tenant that is not in the files any more: no token is older."""
 MAX_FIELDS: Final = 16
 
 
@@ -44,17 +42,12 @@ class BackChannelApi:
         except InvalidToken as refusal:
             raise InvalidRequest(refusal.reason, detail="The logout token is not valid here") from None
         note(issuer=token.issuer, tenants=sorted({each.tenant for each in token.ended})[:20])
-
-        def remember_for(tenant: str) -> float:
-            known = policies.tenants.get(tenant)
-            return known.fence_for if known else GONE_TENANT
-
         if token.ended:
             await self.logout(
                 token.ended,
                 jti=token.jti,
                 usable_for=token.usable_until - self.clock(),
-                remember_for=remember_for,
+                remember_for=policies.remember_for,
             )
         if token.unmapped:
             # §2.8: a logout that failed, even in part, is a 400. What could be ended has been.

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import SecretStr
 
@@ -11,6 +11,9 @@ from service.contract import Flat, Path
 from service.policy.expressions import Computed, Expression
 from service.principal import KeySource, Principal, ServiceKey, TokenCookie, Trust, Visitors
 from service.session import Account, Limits, Window
+
+LONGEST: Final = 366 * 86_400.0
+"""Seconds: no tenant file can make a credential last longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +138,11 @@ class Policies:
     """Those to whom a caller may come with a cookie: a user's token, or a visitor's."""
     version: str = ""
     """A hash of the files, the same on every replica that read the same files."""
+
+    def remember_for(self, tenant: str) -> float:
+        """Return how long a logout of the tenant must be remembered, in seconds; also where it is in no file now."""
+        known = self.tenants.get(tenant)
+        return known.fence_for if known else LONGEST
 
     @property
     def key_sources(self) -> set[KeySource]:

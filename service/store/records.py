@@ -11,6 +11,7 @@
     cm:jti:<digest of issuer and jti>               there once a logout token has had its effect
     cm:tenant:{<tenant>:<shard>}:users              sorted set: user → until when something of theirs may live (ms)
     cm:tenant:{<tenant>:<shard>}:gate               hash: 'blocked' → since (ms), 'fence' → no token older (ms)
+    cm:blocked                                      set: tenants that are blocked
     cm:revocations                                  set: tenants whose revocation is under way
     cm:revocation:{<tenant>}:…                      its progress, its lock, its users → how many sessions
 

@@ -89,8 +89,13 @@ def documents(text: str) -> list[Any]:
 @pytest.mark.parametrize("command", [SCRIPT, COMMAND], ids=["chatkit-mint", "python -m service"])
 def test_the_printed_lines_mint_and_log_out(dev: Callable[..., Dev], command: list[str]) -> None:
     running = dev(command).ready()
-    lines = [*running.printed("TOKEN="), *running.printed("curl ")]
-    assert len(lines) >= 3
+    lines = [
+        *running.printed("TOKEN="),
+        *running.printed("curl "),
+        *running.printed("export "),
+        *running.printed(".*--url"),
+    ]
+    assert len(lines) >= 7
     shell = subprocess.run(
         ["bash", "-e", "-u", "-o", "pipefail"],
         input="\n".join(lines),
@@ -102,7 +107,11 @@ def test_the_printed_lines_mint_and_log_out(dev: Callable[..., Dev], command: li
         check=False,
     )
     assert (shell.returncode, shell.stderr) == (0, "")
-    session, report = documents(shell.stdout)
+    answers, _, told = shell.stdout.partition("alice of acme")
+    session, report = documents(answers)
+    assert "no live session" in told
+    assert "Done: all ended" in told
+    assert "acme can mint again" in told
     assert (session["object"], session["status"]) == ("chatkit.session", "active")
     assert session["client_secret"].startswith("ek_")
     assert report == {"cancelled": 1, "pending": 0}

@@ -16,12 +16,15 @@ from service.session import Account, Grant, Limits, Minted, Session
 from service.sessions.cancel import Canceller
 from service.sessions.logout import Logout
 from service.sessions.mint import Mint
+from service.sessions.revoke import Revoke
 from service.sessions.sweep import Sweeper
 from service.store.connect import RedisGuard
 from service.store.limits import SharedLimits
 from service.store.queue import CancelQueue
 from service.store.records import SHARDS, UserKeys, due_shard
+from service.store.revocations import RevocationStore
 from service.store.sessions import SessionStore
+from service.store.tenants import TenantStore
 from service.upstream.authority.issuer import AuthoritySessions
 from service.upstream.authority.sessions import Authority
 
@@ -90,6 +93,14 @@ class World:
         )
         self.log_out = Logout(self.store, self.queue, self.canceller, wait=wait)
         self.sweeper = Sweeper(self.queue, self.canceller)
+        self.revoke = Revoke(
+            TenantStore(redis, guard),
+            RevocationStore(redis, guard),
+            self.store,
+            self.queue,
+            lambda _tenant: DAY,
+            clock=clock,
+        )
         self.clock = clock
 
     def account(self, tenant: str = "acme") -> Account:

@@ -1,0 +1,162 @@
+"""Revoke a whole tenant: block first, then fence every user, then cancel at a bounded rate.
+
+The cancels are the sweepers' work, spread over time by when each user is listed as due. What is done here, any replica
+takes up where another stopped.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from service.contract import MAX_SECONDS
+from service.errors import Conflict, Refusal
+from service.observe.logs import where
+from service.sessions.cancel import LISTED_FOR
+from service.store.queue import CancelQueue
+from service.store.records import SHARDS, UserKeys
+from service.store.revocations import REASON, Progress, RevocationStore
+from service.store.sessions import SessionStore
+from service.store.tenants import TenantStore
+
+INTERVAL: Final = 1.0
+"""Seconds between looks at what is to be revoked."""
+PATIENCE: Final = 5.0
+"""Seconds between looks while Redis fails."""
+SIDE_BY_SIDE: Final = 20
+"""Users fenced at once."""
+LOOKED_AT: Final = 200
+"""Users of one revocation of whom is asked, each `INTERVAL`, whether something is still queued."""
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What stands between a tenant and its sessions. `blocked_since` is in Unix seconds (None: not blocked)."""
+
+    blocked_since: float | None
+    users: int
+    """Who may have something alive, not fenced yet."""
+    progress: Progress | None
+
+
+class Revoke:
+    """The use case, and what carries it on in the background.
+
+    *remember_for* gives how long a tenant's logouts must be remembered, in seconds; *clock* is Unix seconds.
+    """
+
+    def __init__(
+        self,
+        tenants: TenantStore,
+        revocations: RevocationStore,
+        store: SessionStore,
+        queue: CancelQueue,
+        remember_for: Callable[[str], float],
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._tenants = tenants
+        self._revocations = revocations
+        self._store = store
+        self._queue = queue
+        self._remember_for = remember_for
+        self._clock = clock
+        self._replica = secrets.token_urlsafe(9)
+        self._cursors: dict[str, int] = {}
+
+    async def begin(self, tenant: str, *, rate: float) -> Standing:
+        """Block the tenant and begin to revoke it, at *rate* cancels a second; where that is under way, it goes on."""
+        await self._tenants.block(tenant)
+        await self._revocations.begin(tenant, rate=rate)
+        return await self.standing(tenant)
+
+    async def standing(self, tenant: str) -> Standing:
+        """Return how things stand."""
+        return Standing(
+            (await self._tenants.blocked([tenant]))[0],
+            await self._tenants.count(tenant),
+            await self._revocations.progress(tenant),
+        )
+
+    async def blocked(self, tenants: Sequence[str]) -> list[float | None]:
+        """Return since when (Unix seconds) each is blocked; None where it isn't."""
+        return await self._tenants.blocked(tenants)
+
+    async def unblock(self, tenant: str) -> bool:
+        """Let new logins mint again; return whether the tenant was blocked.
+
+        Raises `Conflict` while its users are being fenced: those who came back would be logged out once more.
+        """
+        progress = await self._revocations.progress(tenant)
+        if progress and progress.state == "fencing":
+            raise Conflict("fencing", detail="The revocation still goes through the users; try again in a moment")
+        return await self._tenants.unblock(tenant, remember=self._remember_for(tenant))
+
+    async def run(self) -> None:
+        """Carry on whatever is under way, for ever. Redis being away is no reason to stop."""
+        failing = False
+        while True:
+            try:
+                await self.once()
+                failing = False
+            except Refusal as refusal:
+                if not failing:
+                    log.warning("revocation_waits", code=refusal.code, reason=refusal.reason)
+                failing = True
+            except Exception as error:  # noqa: BLE001  (a defect must not end what others carry on)
+                log.error("revocation_failed", error=where(error))
+                failing = True
+            await asyncio.sleep(PATIENCE if failing else INTERVAL)
+
+    async def once(self) -> None:
+        """Do what is to be done now."""
+        for tenant in await self._revocations.under_way():
+            if not await self._revocations.take_turn(tenant, self._replica):
+                continue
+            progress = await self._revocations.progress(tenant)
+            if progress and progress.state == "fencing":
+                await self._fence(tenant, progress)
+            elif progress:
+                await self._look(tenant)
+            await self._revocations.advance(tenant)
+
+    async def _fence(self, tenant: str, progress: Progress) -> None:
+        """Fence every user and queue what is live: each user's cancels in their turn, by the rate."""
+        counted = progress.sessions
+        for shard in range(SHARDS):
+            while users := await self._tenants.users(tenant, shard, most=SIDE_BY_SIDE):
+                after = max(0.0, progress.started_at + counted / progress.rate - self._clock())
+                after = min(after, MAX_SECONDS)  # by then they have ended by themselves
+                counted = max(counted, *await asyncio.gather(*(self._fence_user(keys, after) for keys in users)))
+                await self._revocations.take_turn(tenant, self._replica)
+        log.info("tenant_fenced", tenant=tenant, sessions=counted)
+
+    async def _fence_user(self, keys: UserKeys, after: float) -> int:
+        """Return how many sessions of the tenant are counted by now."""
+        await self._queue.schedule(keys, delay=LISTED_FOR + after)
+        queued = await self._store.revoke(
+            keys, login=None, remember=self._remember_for(keys.tenant), reason=REASON, leases=True
+        )
+        mine = [each for each in queued if each.reason == REASON]
+        counted = await self._revocations.count(keys, still_queued=len(mine))
+        if mine:
+            await self._queue.schedule(keys, delay=after)
+        # Last: whatever was cut short before is done again.
+        await self._tenants.forget(keys)
+        return counted
+
+    async def _look(self, tenant: str) -> None:
+        """Count what the sweepers have done."""
+        cursor, users = await self._revocations.users(tenant, self._cursors.get(tenant, 0), most=LOOKED_AT)
+        self._cursors[tenant] = cursor
+        if not cursor:
+            del self._cursors[tenant]
+        for keys in users:
+            if not any(each.reason == REASON for each in await self._queue.queued(keys)):
+                await self._revocations.close(keys)

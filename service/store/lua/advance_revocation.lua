@@ -1,0 +1,16 @@
+-- From fencing to cancelling, and with no user left to done.
+--
+-- KEYS: job, users
+-- ARGV: how long to keep what became of it (s)
+-- Returns the state
+local state = redis.call('HGET', KEYS[1], 'state')
+if state == 'fencing' then
+  state = 'cancelling'
+  redis.call('HSET', KEYS[1], 'state', state)
+end
+if state == 'cancelling' and redis.call('HLEN', KEYS[2]) == 0 then
+  state = 'done'
+  redis.call('HSET', KEYS[1], 'state', state, 'finished', redis.call('TIME')[1])
+  redis.call('EXPIRE', KEYS[1], ARGV[1])
+end
+return state

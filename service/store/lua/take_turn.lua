@@ -1,0 +1,9 @@
+-- One replica at a time works on a tenant's revocation; another takes over when it falls silent.
+--
+-- KEYS: lock
+-- ARGV: replica, for how long (ms)
+-- Returns 1 where it is this replica's turn
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
