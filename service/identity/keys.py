@@ -48,6 +48,8 @@ class _Held:
     """When the last fetch began, whatever became of it."""
     fresh_for: float = FRESH
     fetching: asyncio.Task[None] | None = None
+    problem: str | None = None
+    """Why the last fetch brought nothing; None where it did."""
     stamp: tuple[int, int, int] | None = None
     """A key file's inode, time and size when it was read."""
 
@@ -114,6 +116,17 @@ class KeyCache:
             and (not held.keys or (now - held.good_at > HARD_MAX and not isinstance(source, STATIC)))
         ]
 
+    async def fetch(self, source: KeySource) -> None:
+        """Fetch the source's keys, unless they are at hand; `state` tells what became of it."""
+        held = self._held.setdefault(source, _Held())
+        if not held.keys:
+            await self._fetch(source, held)
+
+    def state(self, source: KeySource) -> tuple[int, str | None]:
+        """Return how many keys of the source are at hand, and why its last fetch brought none (None: it did)."""
+        held = self._held.get(source, _Held())
+        return len(held.keys), held.problem
+
     async def run(self) -> None:
         """Refresh for ever, also where nobody asks: a key that its issuer withdrew must not outlive a quiet night."""
         while True:
@@ -174,11 +187,12 @@ class KeyCache:
         try:
             held.keys, max_age = await self._read(source, held)
             held.fresh_for = min(MAX_FRESH, max(MIN_FRESH, max_age if max_age is not None else FRESH))
-            held.good_at = self._clock()
+            held.good_at, held.problem = self._clock(), None
             self._metrics.key_refreshes.labels("ok").inc()
         except (FetchError, JwkSetError, OSError, ValueError) as error:
             self._metrics.key_refreshes.labels("failed").inc()
-            log.warning("keys_not_fetched", source=describe(source), reason=str(error) or type(error).__name__)
+            held.problem = str(error) or type(error).__name__
+            log.warning("keys_not_fetched", source=describe(source), reason=held.problem)
         finally:
             held.fetching = None
 

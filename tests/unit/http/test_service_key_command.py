@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from typer.testing import CliRunner
 
 from service.app import create_app
-from service.cli import app as command
+from service.cli.base import app as command
 from service.settings import Settings
 from support.processes import COMMAND, ROOT, clean_environ
 from support.tenants import write_config
