@@ -42,13 +42,15 @@ class BackChannelApi:
         except InvalidToken as refusal:
             raise InvalidRequest(refusal.reason, detail="The logout token is not valid here") from None
         note(issuer=token.issuer, tenants=sorted({each.tenant for each in token.ended})[:20])
-        if token.ended:
-            await self.logout(
-                token.ended,
-                jti=token.jti,
-                usable_for=token.usable_until - self.clock(),
-                remember_for=policies.remember_for,
-            )
+        await self.logout(
+            token.ended,
+            jti=token.jti,
+            issued_at=token.issued_at,
+            usable_for=token.usable_until - self.clock(),
+            remember_for=policies.remember_for,
+        )
+        if token.unavailable:
+            raise token.unavailable
         if token.unmapped:
             # §2.8: a logout that failed, even in part, is a 400. What could be ended has been.
             raise InvalidRequest(

@@ -49,9 +49,13 @@ def _check(claims: dict[str, Any], header: dict[str, Any], trust: Trust, now: fl
         _name(claims, "sid")
 
 
-def check_times(claims: dict[str, Any], trust: Trust, now: float, *, expires: float | None = None) -> None:
-    """Raise `InvalidToken` unless the token is for *now* (Unix seconds); *expires* stands in for an `exp` left out."""
-    expires, issued = _time(claims, "exp") if expires is None else expires, _time(claims, "iat")
+def check_times(claims: dict[str, Any], trust: Trust, now: float, *, life: float | None = None) -> None:
+    """Raise `InvalidToken` unless the token is for *now* (Unix seconds).
+
+    Where `exp` may be left out, *life* is what stands in for it: seconds after `iat`.
+    """
+    issued = _time(claims, "iat")
+    expires = _time(claims, "exp") if "exp" in claims or life is None else issued + life
     if now >= expires + trust.leeway:
         raise InvalidToken("expired")
     if issued > now + trust.leeway:

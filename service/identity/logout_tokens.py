@@ -4,11 +4,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from service.errors import InvalidToken
+from service.errors import InvalidToken, IssuerUnavailable
 from service.identity.claims import LOGOUT_EVENT, check_times, is_name
 from service.identity.jws import MAX_NAME, parse_token
 from service.identity.keys import KeyCache
 from service.identity.signatures import believing, verified
+from service.identity.visitors import SUBJECT_PREFIX
 from service.observe.logs import note
 from service.principal import EndedLogin, Trust
 
@@ -16,19 +17,24 @@ TYPED: Final = "logout+jwt"
 """§2.4: what a logout token's header says of it."""
 LIFE: Final = 600.0
 """Seconds after its `iat` that a token without an `exp` is taken, where the issuer is allowed to send such."""
+OF_THE_TOKEN: Final = frozenset({"jti", "iat", "exp", "nbf", "aud", "events", "typ"})
+"""Claims that say something of the logout token itself, not of the login that an access token came from."""
 
 
 @dataclass(frozen=True, slots=True)
 class LogoutToken:
-    """A genuine logout token. `jti` is unique to the issuer; `usable_until` is in Unix seconds."""
+    """A genuine logout token. `issued_at` and `usable_until` are in Unix seconds."""
 
     issuer: str
     jti: str
+    issued_at: float
     usable_until: float
     ended: tuple[EndedLogin, ...]
     """Whom it logs out, of every tenant that believes the issuer."""
     unmapped: tuple[str, ...]
     """Tenants whose user can't be told from the claims of a logout token."""
+    unavailable: IssuerUnavailable | None
+    """Set where other tenants may believe the token too, and their keys of the issuer can't be had now."""
 
 
 class LogoutTokens:
@@ -45,7 +51,8 @@ class LogoutTokens:
         Raises `InvalidToken` or `IssuerUnavailable`.
         """
         parsed = parse_token(token)
-        genuine = await verified(self._keys, parsed, believing(parsed, trusts, lambda trust: trust.logout_audiences))
+        believers = believing(parsed, trusts, lambda trust: trust.logout_audiences)
+        genuine, unavailable = await verified(self._keys, parsed, believers)
         claims, now = parsed.unverified_claims, self._clock()
         refusals = {trust: _refusal(claims, parsed.unverified_header, trust, now) for trust in genuine}
         holding = [trust for trust, refusal in refusals.items() if refusal is None]
@@ -56,9 +63,11 @@ class LogoutTokens:
         return LogoutToken(
             issuer=claims["iss"],
             jti=claims["jti"],
+            issued_at=claims["iat"],
             usable_until=max(_usable_until(claims, trust) for trust in holding),
             ended=tuple(dict.fromkeys(each for each in ended.values() if each)),
             unmapped=tuple(sorted({trust.tenant for trust, each in ended.items() if each is None})),
+            unavailable=unavailable,
         )
 
 
@@ -77,7 +86,7 @@ def _check(claims: dict[str, Any], header: dict[str, Any], trust: Trust, now: fl
         raise InvalidToken(f"typ is not {TYPED}")
     if "exp" not in claims and not trust.logout_allows_missing_exp:
         raise InvalidToken("exp is missing")
-    check_times(claims, trust, now, expires=_usable_until(claims, trust) if "exp" not in claims else None)
+    check_times(claims, trust, now, life=LIFE)
     events = claims.get("events")
     if not isinstance(events, dict) or not isinstance(events.get(LOGOUT_EVENT), dict):
         raise InvalidToken("events does not say that this is a back-channel logout")
@@ -95,16 +104,17 @@ def _check(claims: dict[str, Any], header: dict[str, Any], trust: Trust, now: fl
 
 def _usable_until(claims: dict[str, Any], trust: Trust) -> float:
     """Return when the token can no longer be used, in Unix seconds: so long its `jti` must be known."""
-    issued = claims.get("iat")
-    if not isinstance(issued, int | float) or isinstance(issued, bool):
-        raise InvalidToken("iat is missing or no number")
+    issued = claims["iat"]
     latest: float = min(claims.get("exp", issued + LIFE), issued + trust.max_age)
     return latest + trust.leeway
 
 
 def _ended(trust: Trust, claims: dict[str, Any]) -> EndedLogin | None:
     """Return who is logged out of the trust's tenant; None where these claims don't tell."""
+    claims = {name: value for name, value in claims.items() if name not in OF_THE_TOKEN}
     subject = _named(trust, "subject", trust.subject, claims) if "sub" in claims else None
+    if subject is not None and subject.startswith(SUBJECT_PREFIX):
+        subject = None
     login = _named(trust, "login", trust.login, claims) if "sid" in claims else None
     if subject is None and login is None:
         return None

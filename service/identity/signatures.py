@@ -36,8 +36,10 @@ def believing(
     return found
 
 
-async def verified(keys: KeyCache, parsed: UnverifiedToken, believers: list[Trust]) -> list[Trust]:
-    """Return the trusts whose own keys made the signature.
+async def verified(
+    keys: KeyCache, parsed: UnverifiedToken, believers: list[Trust]
+) -> tuple[list[Trust], IssuerUnavailable | None]:
+    """Return the trusts whose own keys made the signature; and, where others' keys can't be had now, why.
 
     Raises `InvalidToken` where there are none, `IssuerUnavailable` where that may be for want of keys.
     """
@@ -57,7 +59,7 @@ async def verified(keys: KeyCache, parsed: UnverifiedToken, believers: list[Trus
     genuine = [trust for trust in believers if results[trust.keys]]
     if not genuine:
         raise unavailable or InvalidToken("no key of the issuer made this signature")
-    return genuine
+    return genuine, unavailable
 
 
 def _signed_by(keys: list[VerifyingKey], parsed: UnverifiedToken) -> bool:

@@ -54,6 +54,8 @@ class CancelReport:
     """As upstream answered, by id, where it did."""
     left: int = 0
     """Queued for the user after all this, by whomever."""
+    minting: int = 0
+    """Mints of the user under way: one that a logout overtook is queued when it is to be recorded."""
 
 
 class Canceller:
@@ -100,7 +102,7 @@ class Canceller:
                 report.pending.append(each)
                 if outcome is _Outcome.FAILED:
                     failed.append(each)
-        report.left = await self._queue.settle(keys, report.cancelled, report.over, failed)
+        report.left, report.minting = await self._queue.settle(keys, report.cancelled, report.over, failed)
         if report.pending and not sweeping:
             await self._queue.schedule(keys, delay=self.next_try(report.pending))
         return report
@@ -137,6 +139,8 @@ class Canceller:
                     await self._queue.schedule(keys, delay=LISTED_FOR)
                     await self._queue.put(keys, live, reason="not_recorded")
                     await self._queue.schedule(keys, delay=0)
+                else:
+                    await self._queue.settle(keys, [live.id], [], [])
                 await self._queue.forget(keys, live.id, admission.lease)
             except Refusal:
                 await asyncio.sleep(delay)

@@ -24,6 +24,9 @@ WAIT: Final = 20.0
 HIDDEN: Final = 30.0
 """Seconds that a claim hides its user from other sweepers: longer than `WAIT`, so that no claim is doubled."""
 
+LEASED: Final = 5.0
+"""Seconds until a user with nothing to cancel and a mint under way is looked at again: record may queue it."""
+
 log = structlog.get_logger()
 
 
@@ -80,9 +83,11 @@ class Sweeper:
             report = await self._canceller.settle(claim.keys, queued, wait=WAIT, sweeping=True)
             if report.pending:
                 await self._queue.release(claim, delay=self._canceller.next_try(report.pending))
+            elif report.left:
+                await self._queue.release(claim, delay=0.0)
             else:
                 # Who queued more meanwhile listed the user anew: then the score has changed, and this does nothing.
-                await self._queue.release(claim, delay=None if not report.left else 0.0)
+                await self._queue.release(claim, delay=LEASED if report.minting else None)
         except Refusal as refusal:
             log.warning("sweep_failed", tenant=tenant, code=refusal.code, reason=refusal.reason)
         except Exception as error:  # noqa: BLE001  (a defect must not end the promise that cancels are retried)

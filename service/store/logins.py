@@ -15,18 +15,18 @@ class LoginStore:
         self._guard = guard
         self._end = redis.register_script(lua("end_login"))
 
-    async def end(self, issuer: str, login: str, *, remember: float) -> list[UserKeys]:
+    async def end(self, tenant: str, issuer: str, login: str, *, remember: float) -> list[UserKeys]:
         """Let nobody mint with this login for *remember* seconds; return who has done so lately."""
         async with self._guard():
-            tags: list[bytes] = await self._end([login_key(issuer, login)], [int(remember) + 1])
+            tags: list[bytes] = await self._end([login_key(tenant, issuer, login)], [int(remember) + 1])
         return [UserKeys(tag.decode()) for tag in tags]
 
-    async def took_effect(self, issuer: str, jti: str) -> bool:
-        """Return whether this logout token has had its effect already."""
+    async def took_effect(self, tenant: str, issuer: str, jti: str) -> bool:
+        """Return whether this logout token has had its effect in the tenant already."""
         async with self._guard():
-            return bool(await self._redis.exists(logout_token_key(issuer, jti)))
+            return bool(await self._redis.exists(logout_token_key(tenant, issuer, jti)))
 
-    async def note_effect(self, issuer: str, jti: str, *, remember: float) -> None:
+    async def note_effect(self, tenant: str, issuer: str, jti: str, *, remember: float) -> None:
         """Remember for *remember* seconds that this logout token has had its effect."""
         async with self._guard():
-            await self._redis.set(logout_token_key(issuer, jti), b"", px=max(1, int(remember * 1000)))
+            await self._redis.set(logout_token_key(tenant, issuer, jti), b"", px=max(1, int(remember * 1000)))

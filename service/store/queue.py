@@ -24,6 +24,8 @@ class Claim:
     """A user whose cancels this process has taken on, until the claim's time is over."""
 
     keys: UserKeys
+    entry: str
+    """The entry of the due list that was claimed: the user's tag, with a `+` where it is the second."""
     score: str
 
 
@@ -60,7 +62,7 @@ class CancelQueue:
         async with self._guard():
             answers = [await self._claim([due_shard(number)], [int(hidden * 1000), most]) for number in range(SHARDS)]
         return [
-            Claim(UserKeys(answer[i].decode()), answer[i + 1].decode())
+            Claim(UserKeys(answer[i].decode().rstrip("+")), answer[i].decode(), answer[i + 1].decode())
             for answer in answers
             for i in range(0, len(answer), 2)
         ]
@@ -73,19 +75,22 @@ class CancelQueue:
 
     async def settle(
         self, keys: UserKeys, confirmed: Sequence[str], over: Sequence[str], failed: Sequence[Queued]
-    ) -> int:
-        """Forget what is confirmed or over, count an attempt for what failed, and return how many are left."""
+    ) -> tuple[int, int]:
+        """Forget what is confirmed or over, count an attempt for what failed.
+
+        Return how many are left, and how many mints of the user are under way.
+        """
         entries = [
             word for each in failed for word in (each.id, write_queued(replace(each, attempts=each.attempts + 1)))
         ]
         async with self._guard():
-            left: int = await self._settle(
-                [keys.queue, keys.tally], [len(confirmed), len(over), LISTED, *confirmed, *over, *entries]
+            left, leases = await self._settle(
+                [keys.queue, keys.tally, keys.live], [len(confirmed), len(over), LISTED, *confirmed, *over, *entries]
             )
-        return left
+        return left, leases
 
     async def release(self, claim: Claim, *, delay: float | None) -> None:
         """Give a claimed user back: due again in *delay* seconds, or (None) with nothing left to do."""
         milliseconds = -1 if delay is None else int(delay * 1000)
         async with self._guard():
-            await self._release([claim.keys.due], [claim.keys.tag, claim.score, milliseconds])
+            await self._release([claim.keys.due], [claim.entry, claim.score, milliseconds])

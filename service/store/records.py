@@ -7,8 +7,8 @@
     cm:{…}:tally                                    hash: what became of the sessions of a tenant's revocation
     cm:{…}:rate:<n>                                 when window n is full again (ms)
     cm:due:<shard>                                  sorted set: user → next attempt (ms)
-    cm:sid:<digest of issuer and login>             hash: user → nothing, '!' → when that login ended (ms)
-    cm:jti:<digest of issuer and jti>               there once a logout token has had its effect
+    cm:sid:<digest of tenant, issuer and login>     hash: user → nothing, '!' → when that login ended (ms)
+    cm:jti:<digest of tenant, issuer and jti>       there once a logout token has had its effect
     cm:tenant:{<tenant>:<shard>}:users              sorted set: user → until when something of theirs may live (ms)
     cm:tenant:{<tenant>:<shard>}:gate               hash: 'blocked' → since (ms), 'fence' → no token older (ms)
     cm:blocked                                      set: tenants that are blocked
@@ -107,14 +107,17 @@ def users_key(tenant: str, shard: int) -> str:
     return f"cm:tenant:{{{tenant}:{shard}}}:users"
 
 
-def login_key(issuer: str, login: str) -> str:
-    """Return the key of what is known of one login of an issuer: two issuers may use one `sid` for two people."""
-    return f"cm:sid:{_digest(issuer, login)}"
+def login_key(tenant: str, issuer: str, login: str) -> str:
+    """Return the key of what is known of one login of an issuer: two issuers may use one `sid` for two people.
+
+    Each tenant has its own: it believes an issuer by keys, audiences and switches that are not another's.
+    """
+    return f"cm:sid:{_digest(tenant, issuer, login)}"
 
 
-def logout_token_key(issuer: str, jti: str) -> str:
-    """Return the key that is there once this logout token has had its effect."""
-    return f"cm:jti:{_digest(issuer, jti)}"
+def logout_token_key(tenant: str, issuer: str, jti: str) -> str:
+    """Return the key that is there once this logout token has had its effect in the tenant."""
+    return f"cm:jti:{_digest(tenant, issuer, jti)}"
 
 
 def _digest(*words: str) -> str:

@@ -95,7 +95,9 @@ class SessionStore:
             ),
         ]
         if principal.login:
-            calls.append(Call(self._login, [login_key(principal.issuer, principal.login)], [keys.tag, alive]))
+            calls.append(
+                Call(self._login, [login_key(principal.tenant, principal.issuer, principal.login)], [keys.tag, alive])
+            )
         async with self._guard():
             (verdict, wait, *states), *gates = await run_in_order(self._redis, calls)
         if verdict == b"revoked":

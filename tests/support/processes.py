@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import httpx2
@@ -32,11 +32,18 @@ def clean_environ(**changes: str) -> dict[str, str]:
 class Process:
     """A command under way; its output goes to a file, so that nobody has to read a pipe."""
 
-    def __init__(self, *arguments: str, output: Path, environ: Mapping[str, str], cwd: Path = ROOT) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        output: Path,
+        environ: Mapping[str, str],
+        cwd: Path = ROOT,
+        command: Sequence[str] = COMMAND,
+    ) -> None:
         self.output = output
         with output.open("ab") as sink:
             self.popen = subprocess.Popen(
-                [*COMMAND, *arguments],
+                [*command, *arguments],
                 stdout=sink,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,

@@ -148,7 +148,7 @@ class World:
         found: dict[str, float] = {}
         for number in range(SHARDS):
             entries: Any = await self.redis.zrange(due_shard(number), 0, -1, withscores=True)
-            found |= {tag.decode(): at for tag, at in entries}
+            found |= {entry.decode().rstrip("+"): at for entry, at in entries}
         return found
 
     async def make_due(self, who: Principal) -> None:

@@ -49,7 +49,8 @@ if verdict == 'ok' then
   local keep = tonumber(ARGV[4]) + tonumber(ARGV[6])
   redis.call('HSET', KEYS[1], ARGV[3], ends .. '|' .. ARGV[2])
   -- A token from an issuer whose clock runs ahead: a logout before its iat must still know it.
-  if tonumber(ARGV[2]) > now then
+  local ahead = tonumber(string.match(redis.call('HGET', KEYS[1], '^') or '', '|(%d+)$') or 0)
+  if tonumber(ARGV[2]) > math.max(now, ahead) then
     redis.call('HSET', KEYS[1], '^', (math.ceil(tonumber(ARGV[2]) / 1000) + 1) .. '|' .. ARGV[2])
   end
   if redis.call('TTL', KEYS[1]) < keep then redis.call('EXPIRE', KEYS[1], keep) end

@@ -3,7 +3,8 @@
 -- KEYS: live, fence, queue
 -- ARGV: login ('' for every login of the user), iat (ms) of the token that asks (0: none), how long to remember
 --       (s), reason, how long records outlive their session (s), '1' if what carries no login ends with this login,
---       '1' if the mints under way lose their leases too
+--       '1' if no mint under way may be recorded,
+--       whatever its token
 -- Returns the queued sessions: id, queue entry, id, queue entry…
 local time = redis.call('TIME')
 local now = tonumber(time[1])
@@ -13,6 +14,7 @@ local nameless, leases = ARGV[6] == '1', ARGV[7] == '1'
 -- The fence of the whole user only ever moves forward, and is no earlier than any token that we know of: an
 -- issuer's clock may run ahead of ours.
 local mark = math.max(now_ms, tonumber(ARGV[2]), tonumber(redis.call('HGET', KEYS[2], '*') or 0))
+if nameless then mark = math.max(mark, tonumber(redis.call('HGET', KEYS[2], 's') or 0)) end
 
 local latest, entries = 0, redis.call('HGETALL', KEYS[1])
 for i = 1, #entries, 2 do
@@ -24,7 +26,8 @@ for i = 1, #entries, 2 do
     if tonumber(expires) + keep <= now then
       redis.call('HDEL', KEYS[1], entries[i])
     elseif leases and string.sub(entries[i], 1, 1) == '~' then
-      redis.call('HDEL', KEYS[1], entries[i])
+      -- Not deleted: record queues what it refuses, and until then the lease keeps the user on the due list.
+      if string.sub(rest, -2) ~= '|x' then redis.call('HSET', KEYS[1], entries[i], entries[i + 1] .. '|x') end
     elseif owner and (login == '' or owner == login or (nameless and owner == '')) then
       redis.call('HDEL', KEYS[1], entries[i])
       redis.call('HSET', KEYS[3], entries[i], '0|' .. ARGV[4] .. '|' .. entries[i + 1])

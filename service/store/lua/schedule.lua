@@ -7,4 +7,12 @@ local at = time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(ARGV[2])
 local standing = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or 'inf')
 -- A fresh score even where one stands: a sweeper that holds the old one must see that there is more to do.
 redis.call('ZADD', KEYS[1], string.format('%.0f', math.min(at, standing - 1)), ARGV[1])
+-- Whoever is due sooner than that may be claimed, found with nothing to do and taken off before what this listing is for
+-- has been queued. So it stands a second time, for then.
+if standing < at and tonumber(ARGV[2]) > 0 then
+  local second = ARGV[1] .. '+'
+  -- Here too a score that no claim of it holds.
+  if tonumber(redis.call('ZSCORE', KEYS[1], second) or -1) == at then at = at + 1 end
+  redis.call('ZADD', KEYS[1], string.format('%.0f', at), second)
+end
 redis.call('EXPIRE', KEYS[1], tonumber(ARGV[3]))

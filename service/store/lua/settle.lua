@@ -1,8 +1,9 @@
 -- Forget what is done; count an attempt for what failed, unless somebody else has settled it meanwhile.
 --
--- KEYS: queue, tally
+-- KEYS: queue, tally, live
 -- ARGV: how many upstream confirmed, how many are over without, how long a tally stands (s), the ids of both…, then
 --       id and new entry of each that failed…
+-- Returns how many are queued, and how many mints are under way
 local confirmed, over = tonumber(ARGV[1]), tonumber(ARGV[2])
 for i = 4, 3 + confirmed + over do
   local entry = redis.call('HGET', KEYS[1], ARGV[i])
@@ -16,4 +17,12 @@ end
 for i = 4 + confirmed + over, #ARGV, 2 do
   if redis.call('HEXISTS', KEYS[1], ARGV[i]) == 1 then redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
 end
-return redis.call('HLEN', KEYS[1])
+-- In one call with the above: a mint that record refuses turns its lease into a queue entry.
+local now, leases = tonumber(redis.call('TIME')[1]), 0
+local entries = redis.call('HGETALL', KEYS[3])
+for i = 1, #entries, 2 do
+  if string.sub(entries[i], 1, 1) == '~' and tonumber(string.match(entries[i + 1], '^%d+')) > now then
+    leases = leases + 1
+  end
+end
+return {redis.call('HLEN', KEYS[1]), leases}

@@ -1,0 +1,1 @@
+"""Killing the real process at random moments, and the accounts that must balance afterwards."""
