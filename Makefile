@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check image-check bench-policy format lock clean
+.PHONY: help setup run test check image-check soak bench-policy format lock clean
 
 help: ## list these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,12 @@ check: setup ## formatter, linter, types, import rules
 
 image-check: ## run the Dockerfile's steps in a clean virtual environment, and its health check
 	@PYTHON=$(PYTHON) deploy/image-check
+
+soak: setup ## the long runs: kills, interleavings, frozen Redis (about half an hour); their figures are in docs/reliability.md
+	$(BIN)/python tests/soak/crash.py --kills 300
+	$(BIN)/python tests/soak/crash.py --kills 150 --replicas 2
+	$(BIN)/python tests/soak/race.py --orders --rounds 20000 --seconds 480
+	$(BIN)/pytest -m soak
 
 bench-policy: setup ## how loading and deciding grow with the number of tenants, as ratios
 	@$(BIN)/python tests/bench/policy.py
