@@ -6,6 +6,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
 
 import httpx2
 import structlog
@@ -42,6 +44,7 @@ from service.sessions.revoke import Revoke
 from service.sessions.sweep import Sweeper
 from service.settings import Settings
 from service.store.connect import RedisGuard, connect
+from service.store.eviction import warn_of_eviction
 from service.store.limits import SharedLimits
 from service.store.logins import LoginStore
 from service.store.queue import CancelQueue
@@ -51,6 +54,7 @@ from service.store.tenants import TenantStore
 from service.transport import make_transport
 from service.upstream.authority.issuer import AuthoritySessions
 from service.upstream.authority.sessions import Authority
+from service.upstream.call import Patience
 from service.upstream.issuer import SessionIssuer  # noqa: TC001  (the composition root names what it composes)
 from service.upstream.openai import OpenAISessions
 
@@ -59,7 +63,7 @@ log = structlog.get_logger()
 FINISH = 5.0
 """Seconds at shutdown for what nobody waits for: a cancel that is queued anyway, a record to be put right."""
 LEASE_MARGIN = 15
-"""Seconds that a reserved slot outlasts the longest upstream call: recording must find it."""
+"""Seconds that a reserved slot outlasts all upstream calls of a mint: recording must find it."""
 
 
 @dataclass(slots=True)
@@ -97,14 +101,14 @@ def create_app(
     redis = redis or _connect(settings)
     transport = transport or make_transport()
     issuers: dict[str, SessionIssuer] = {
-        "openai": OpenAISessions(transport, metrics, timeout=settings.upstream_timeout, clock=clock),
+        "openai": OpenAISessions(transport, metrics, patience_of(settings), clock=clock),
         "authority": AuthoritySessions(Authority(redis, clock=clock), metrics, clock=clock),
     }
     keys = KeyCache(transport, metrics)
     guard = RedisGuard(metrics, deadline=settings.redis_timeout)
     store, queue = SessionStore(redis, guard), CancelQueue(redis, guard)
     canceller = Canceller(queue, issuers, policies.account_at, metrics, clock=clock)
-    lease = int(settings.upstream_timeout) + LEASE_MARGIN
+    lease = ceil(settings.upstream_deadline) + LEASE_MARGIN
     limits = SharedLimits(redis, guard)
     mint = Mint(store, limits, queue, issuers, canceller, metrics, lease_seconds=lease, clock=clock)
 
@@ -132,6 +136,7 @@ def create_app(
                 Sweeper(queue, canceller).run(),
                 revoke.run(),
                 policies.watch(keys, control.reload_asked),
+                warn_of_eviction(redis, guard),
             )
         ]
         try:
@@ -178,12 +183,25 @@ def create_app(
 
 def defaults_of(settings: Settings, environ: Mapping[str, str]) -> Defaults:
     """Return what tenant files may refer to."""
+    key_file = environ.get("OPENAI_API_KEY_FILE")
     return Defaults(
         environ,
         settings.openai_api_key,
         settings.openai_base_url,
         jwks_problem,
         visitor_keys=settings.visitor_keys is not None,
+        openai_api_key_file=Path(key_file) if key_file else None,
+    )
+
+
+def patience_of(settings: Settings) -> Patience:
+    """Return how long upstream is waited for."""
+    return Patience(
+        call=settings.upstream_timeout,
+        connect=settings.upstream_connect_timeout,
+        read=settings.upstream_read_timeout,
+        pool=settings.upstream_pool_timeout,
+        deadline=settings.upstream_deadline,
     )
 
 

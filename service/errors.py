@@ -20,6 +20,7 @@
     ├─ UpstreamRefused         502 upstream_refused
     ├─ UpstreamInvalid         502 upstream_invalid
     ├─ UpstreamUnavailable     503 upstream_unavailable
+    ├─ Overloaded              503 overloaded
     ├─ StoreUnavailable        503 store_unavailable
     ├─ IssuerUnavailable       503 issuer_unavailable
     └─ UpstreamTimeout         504 upstream_timeout
@@ -157,6 +158,11 @@ class UpstreamRefused(Refusal):
 
     status, code, public = 502, "upstream_refused", "The session service is not configured correctly"
 
+    def __init__(self, reason: str, *, upstream_status: int = 0, upstream_code: str = "") -> None:
+        super().__init__(reason)
+        self.upstream_status = upstream_status
+        self.upstream_code = upstream_code
+
 
 class UpstreamInvalid(Refusal):
     """Upstream answered something that we can't hand out; *session_id* is what it created, where it said so."""
@@ -173,6 +179,18 @@ class UpstreamUnavailable(Refusal):
 
     status, code, public = 503, "upstream_unavailable", "The session service is not available right now"
     default_retry_after = 5.0
+
+    def __init__(self, reason: str | None = None, *, retry_after: float | None = None, asked: bool = True) -> None:
+        super().__init__(reason, retry_after=retry_after)
+        self.asked = asked
+        """False where no request was sent: what the caller was counted for can be given back."""
+
+
+class Overloaded(Refusal):
+    """As many of the tenant's mints are under way in this process as its file allows at once."""
+
+    status, code, public = 503, "overloaded", "Too many sessions are being created right now"
+    default_retry_after = 1.0
 
 
 class StoreUnavailable(Refusal):

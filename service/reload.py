@@ -16,7 +16,7 @@ from service.identity.keys import KeyCache
 from service.observe.logs import where
 from service.observe.metrics import Metrics
 from service.policy.load import PolicyError, load_policies
-from service.policy.outside import Defaults
+from service.policy.outside import Defaults, FileState, file_state
 from service.policy.tenant import Policies
 from service.session import Account
 
@@ -43,9 +43,11 @@ class PolicyStore:
         self._metrics = metrics
         self._clock = clock
         self._signature = signature(directory)
+        self._secrets: dict[Path, FileState] = {}
         self._tried_at = float("-inf")
         self._warming: asyncio.Task[None] | None = None
         self.current = self._load()
+        self._secrets = dict(self.current.secret_files)
         self.failure: str | None = None
         """Why the files as they stand now are not in force; None where they are."""
         self._accounts: dict[tuple[str, str], tuple[Account, float]] = {}
@@ -66,6 +68,8 @@ class PolicyStore:
         try:
             policies = self._load()
         except (PolicyError, OSError) as error:
+            if isinstance(error, PolicyError):
+                self._secrets |= error.secret_files  # what is wrong may be one of these: see it mended
             told_already = self.failure == str(error)
             self.failure = str(error)
             self._loaded("failed")
@@ -75,6 +79,7 @@ class PolicyStore:
             log.error("policies_not_reloaded", mistakes=mistakes[:20], count=len(mistakes), kept=self.current.version)
             return False
         self.failure = None
+        self._secrets = dict(policies.secret_files)
         changed = policies.version != self.current.version
         if changed:
             before, after = set(self.current.tenants), set(policies.tenants)
@@ -94,7 +99,7 @@ class PolicyStore:
         return True
 
     async def watch(self, keys: KeyCache, asked: asyncio.Event) -> None:
-        """Reload for ever: whenever a file changes, and at once when *asked* is set."""
+        """Reload for ever: when a file changes, of policy or with a secret, and at once when *asked* is set."""
         wait = LOOK
         while True:
             try:
@@ -118,11 +123,12 @@ class PolicyStore:
 
     def _changed(self, *, asked: bool) -> bool:
         seen = signature(self._directory)
-        changed = asked or seen != self._signature
+        secrets = {path: file_state(path) for path in self._secrets}
+        changed = asked or seen != self._signature or secrets != self._secrets
         if self.failure is not None and time.monotonic() - self._tried_at > RETRY:
             changed = True  # what was wrong may have been outside: a secret or a key file that was not there yet
         if changed:
-            self._signature, self._tried_at = seen, time.monotonic()
+            self._signature, self._secrets, self._tried_at = seen, secrets, time.monotonic()
         return changed
 
     def _load(self) -> Policies:

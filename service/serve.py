@@ -18,6 +18,8 @@ from service.observe.logs import where
 log = structlog.get_logger()
 
 IPV4 = 4
+KEEP_ALIVE = 75
+"""Seconds: longer than load balancers keep an idle connection (60 as a rule); else they send into a closing one."""
 
 
 class PortTaken(OSError):  # noqa: N818
@@ -147,6 +149,7 @@ def _config(listener: Listener, grace: float) -> uvicorn.Config:
         proxy_headers=bool(listener.trusted_proxies),
         forwarded_allow_ips=[spelling for each in listener.trusted_proxies for spelling in _spellings(each)],
         ws="none",
+        timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=max(1, int(grace)),
     )
 

@@ -18,13 +18,21 @@ class Account:
     tenant: str
     kind: Literal["openai", "authority"]
     base_url: str = ""
-    api_key: SecretStr | None = None
+    api_keys: tuple[SecretStr, ...] = ()
+    """The first is tried first; the others while keys are being rotated."""
     project: str | None = None
     organization: str | None = None
+    max_concurrent: int = 256
+    """Mints under way at once, in one process."""
+    retry_creates: bool = False
+    """Whether a create that may have been carried out is repeated all the same."""
 
     @property
     def place(self) -> str:
-        """A short name of where its sessions live, the same as long as they can be cancelled there."""
+        """A short name of where its sessions live, the same as long as they can be cancelled there.
+
+        Keys are no part of it: they are rotated while sessions live.
+        """
         where = "\0".join([self.kind, self.base_url, self.project or "", self.organization or ""])
         return hashlib.blake2b(where.encode(), digest_size=4).hexdigest()
 

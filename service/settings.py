@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
-from redis.asyncio.connection import parse_url
+
+from service.redis_url import parse_redis_url
 
 PREFIX = "CHATKIT_MINT_"
 UNPREFIXED = {"openai_api_key": "OPENAI_API_KEY", "openai_base_url": "OPENAI_BASE_URL"}
@@ -38,7 +39,7 @@ class Settings(BaseModel):
     config_dir: Path = Path("config")
     """Holds `tenants/` and `templates/`."""
     redis_url: SecretStr | None = None
-    """`redis://`, `rediss://` or `unix://`; without it a private redis-server is started."""
+    """`redis://`, `unix://`, `redis+sentinel://` or `redis+cluster://`; without it a private one is started."""
     redis_dir: Path = Path("var/redis")
     """Where the private redis-server keeps its append-only file."""
     redis_timeout: Seconds = 1.0
@@ -57,7 +58,15 @@ class Settings(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"
     upstream_timeout: Seconds = 10.0
-    """Longest wait for upstream's whole answer, in seconds."""
+    """Longest that one call upstream may take as a whole, in seconds."""
+    upstream_connect_timeout: Seconds = 3.0
+    """Longest wait for a connection to be made, name look-up and TLS included, in seconds."""
+    upstream_read_timeout: Seconds = 10.0
+    """Longest silence of upstream within an answer, in seconds."""
+    upstream_pool_timeout: Seconds = 1.0
+    """Longest wait for a connection that others hold, in seconds."""
+    upstream_deadline: Seconds = 15.0
+    """Longest that all calls upstream of one request may take, with the waits between them, in seconds."""
     logout_wait: Seconds = 5.0
     """How long a logout waits for upstream to confirm its cancels, in seconds; the rest is retried."""
     revoke_rate: Annotated[float, Field(gt=0, le=10_000)] = 100.0
@@ -80,14 +89,8 @@ class Settings(BaseModel):
     @field_validator("redis_url")
     @classmethod
     def _a_redis_url(cls, url: SecretStr | None) -> SecretStr | None:
-        if url is None:
-            return url
-        if not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
-            raise ValueError("starts with redis://, rediss:// or unix://")
-        try:
-            parse_url(url.get_secret_value())
-        except ValueError:  # its message quotes the URL, password and all
-            raise ValueError("is no Redis URL; a password with #, / or ? in it must be percent-encoded") from None
+        if url is not None:
+            parse_redis_url(url.get_secret_value())
         return url
 
     @field_validator("openai_api_key")
@@ -169,9 +172,20 @@ def load_settings(environ: Mapping[str, str], **defaults: str) -> Settings:
     except ValidationError as error:
         mistakes += [f"{variable(str(e['loc'][0]))}: {_plain(e['msg'])}" for e in error.errors(include_input=False)]
         raise SettingsError(sorted(mistakes)) from None
+    mistakes += _at_odds(settings, given)
     if mistakes:
         raise SettingsError(sorted(mistakes))
     return settings
+
+
+def _at_odds(settings: Settings, given: Mapping[str, str]) -> list[str]:
+    """Return what doesn't go together. It stands under the variable that was set; both are named."""
+    if settings.upstream_deadline >= settings.upstream_timeout:
+        return []
+    deadline, timeout = variable("upstream_deadline"), variable("upstream_timeout")
+    under = deadline if "upstream_deadline" in given else timeout
+    one, all_of_them = f"{settings.upstream_timeout:g} s for one call", f"{settings.upstream_deadline:g} s for all"
+    return [f"{under}: {timeout} ({one}) is longer than {deadline} ({all_of_them} of a request)"]
 
 
 def _from_file(key: str, path: str, mistakes: list[str]) -> str:

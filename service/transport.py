@@ -8,8 +8,8 @@ from httpx_aiohttp.httpx2.transport import AiohttpTransport
 
 MAX_CONNECTIONS: Final = 4096
 """At all hosts together. A mint holds one for as long as upstream takes."""
-KEEPALIVE: Final = 15.0
-"""Seconds: shorter than servers' own, so that a create is seldom sent into a closing connection."""
+KEEPALIVE: Final = 4.0
+"""Seconds: shorter than the 5 of uvicorn and Node, so that a create is seldom sent into a closing connection."""
 
 TRANSPORT_ERRORS: Final = (httpx2.HTTPError, httpx2.InvalidURL, aiohttp.ClientError, ValueError)
 """What a request can raise: the adapter lets some of aiohttp's own errors through, and aiohttp its ValueErrors."""

@@ -1,14 +1,53 @@
-"""The commands for who runs the service: what is asked of a running one."""
+"""The commands for who runs the service: doctor, and what is asked of a running one."""
 
+import os
 import sys
+from collections import Counter
 from collections.abc import Callable
 from typing import Annotated
 
+import orjson
 import typer
+import uvloop
 
+from service.app import defaults_of
 from service.cli import remote
 from service.cli.base import app, fail, settings_of
+from service.doctor.examine import examine
+from service.doctor.findings import Verdict
+from service.policy.load import PolicyError, load_policies
+from service.policy.tenant import Policies
 from service.settings import Settings
+
+
+@app.command("doctor")
+def doctor(
+    tenant: Annotated[str | None, typer.Option(help="Examine this one alone.")] = None,
+    mint: Annotated[bool, typer.Option(help="Try each workflow with a session of one second.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines: one line a finding.")] = False,
+) -> None:
+    """Try what a service with this environment needs: Redis, issuers' keys, and every tenant's upstream."""
+    settings = settings_of(log_level="error")
+    try:
+        policies = load_policies(settings.config_dir, defaults_of(settings, os.environ))
+    except PolicyError as error:
+        fail(f"{error}\n\nThe tenant files come first: chatkit-mint check {settings.config_dir}")
+    if tenant is not None and tenant not in policies.tenants:
+        fail(f"there is no tenant {tenant!r}; there are: {', '.join(sorted(policies.tenants))}")
+    wrong = uvloop.run(_examine(settings, policies, tenant, mint=mint, as_json=as_json))
+    raise typer.Exit(1 if wrong else 0)
+
+
+async def _examine(settings: Settings, policies: Policies, tenant: str | None, *, mint: bool, as_json: bool) -> int:
+    """Print each finding as it is made; return how many things are wrong."""
+    counts = Counter[str]()
+    async for finding in examine(settings, policies, only=tenant, mint=mint):
+        counts[finding.verdict] += 1
+        print(orjson.dumps(finding.as_json()).decode() if as_json else finding, flush=True)
+    if not as_json:
+        told = ", ".join(f"{counts[each]} {each}" for each in Verdict)
+        print(f"\n{told}.")
+    return counts[Verdict.WRONG]
 
 
 @app.command("sessions")

@@ -36,6 +36,12 @@ class Metrics:
         self.upstream_seconds = self._histogram(
             "upstream_duration_seconds", "Seconds that an upstream call took, by operation.", "operation"
         )
+        self.upstream_retries = self._counter(
+            "upstream_retries", "Calls upstream that were repeated, by operation and reason.", "operation", "reason"
+        )
+        self.breaker_opens = self._counter(
+            "upstream_breaker_opens", "Times that creates were held back after failures in a row, by tenant.", "tenant"
+        )
         self.orphans = self._counter(
             "orphans", "Sessions that upstream may have created and that we can't revoke, by tenant.", "tenant"
         )

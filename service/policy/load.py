@@ -15,18 +15,19 @@ from pydantic import ValidationError
 
 from service.policy.compile import Compiling
 from service.policy.model import TenantFile
-from service.policy.outside import Defaults
+from service.policy.outside import Defaults, FileState
 from service.policy.source import Mistake, Place, Route, Source, SourceError, read_source
 from service.policy.tenant import Policies, Tenant
 from service.principal import Trust
 
 
 class PolicyError(ValueError):
-    """The files are wrong; nothing of them is applied."""
+    """The files are wrong; nothing of them is applied. *secret_files*: see `Policies`."""
 
-    def __init__(self, mistakes: list[Mistake]) -> None:
+    def __init__(self, mistakes: list[Mistake], secret_files: Mapping[Path, FileState] | None = None) -> None:
         super().__init__("\n".join(map(str, mistakes)))
         self.mistakes = mistakes
+        self.secret_files = secret_files or {}
 
 
 @dataclass(slots=True)
@@ -75,6 +76,8 @@ def _merge(below: dict[str, Any], above: Mapping[str, Any], route: Route, replac
 def load_policies(directory: Path, defaults: Defaults) -> Policies:
     """Load every tenant below *directory*; raise `PolicyError` with all mistakes in all files."""
     mistakes: list[Mistake] = []
+    files: dict[Path, FileState] = {}
+    defaults = replace(defaults, secret_files=files)
     templates = _read_all(directory / "templates", mistakes)
     sources = _read_all(directory / "tenants", mistakes)
     if not sources and not mistakes:
@@ -97,9 +100,10 @@ def load_policies(directory: Path, defaults: Defaults) -> Policies:
     if sources and not tenants and not mistakes:
         mistakes.append(Mistake(str(directory / "tenants"), 1, 1, "no tenant is enabled"))
     if mistakes:
-        raise PolicyError(sorted(set(mistakes)))
+        raise PolicyError(sorted(set(mistakes)), files)
     with_cookies = tuple(tenant for tenant in tenants.values() if tenant.cookie or tenant.visitors)
-    return Policies(tenants, _by_issuer(tenants), with_cookies, _version([*templates.items(), *sources.items()]))
+    version = _version([*templates.items(), *sources.items()])
+    return Policies(tenants, _by_issuer(tenants), with_cookies, version, files)
 
 
 def _read_all(folder: Path, mistakes: list[Mistake]) -> dict[str, Source]:

@@ -120,14 +120,33 @@ class IdentityEntry(Shape):
         return self
 
 
+def _one_or_several(entry: Any) -> str:
+    return "several" if isinstance(entry, list) else "one"
+
+
+KeyRefs = Annotated[
+    Annotated[SecretRef, Tag("one")] | Annotated[list[SecretRef], Field(min_length=1, max_length=3), Tag("several")],
+    Discriminator(_one_or_several),
+]
+
+
 class UpstreamEntry(Shape):
-    """Who issues the sessions: OpenAI, or our own authority."""
+    """Who issues the sessions: OpenAI, or our own authority. Several keys are for the time of a rotation."""
 
     kind: Literal["openai", "authority"] = "openai"
-    api_key: SecretRef | None = None
+    api_key: KeyRefs | None = None
     base_url: Text | None = None
     project: Text | None = None
     organization: Text | None = None
+    max_concurrent: Annotated[int, Field(ge=1, le=100_000)] = 256
+    retry_creates: bool = False
+
+    @property
+    def key_refs(self) -> list[SecretRef]:
+        """Where its keys are, the one to try first first."""
+        if self.api_key is None:
+            return []
+        return self.api_key if isinstance(self.api_key, list) else [self.api_key]
 
     @field_validator("base_url")
     @classmethod

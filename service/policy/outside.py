@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -24,6 +24,8 @@ NOT_HERE = "not-set-here-" + "0" * MIN_SECRET
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 T = TypeVar("T")
+FileState = tuple[int, int, int, int]
+"""What changes when a file does: its times, size and inode, through links; or what stands in the way of knowing."""
 Wrong = Callable[[Route, str], None]
 Compile = Callable[[str | None, frozenset[str], Route], Expression | None]
 
@@ -41,6 +43,10 @@ class Defaults:
     """False where nothing is signed, verified or sent: a secret or key file that isn't here is then no mistake."""
     visitor_keys: bool = False
     """Whether there are keys to sign visitors' cookies with."""
+    openai_api_key_file: Path | None = None
+    """Where `openai_api_key` came from a file: it is read again with the tenants."""
+    secret_files: dict[Path, FileState] = field(default_factory=dict)
+    """Filled while loading: every file that a secret was looked for in, as it was just before."""
 
 
 class Outside:
@@ -61,23 +67,47 @@ class Outside:
     def account(self) -> Account:
         """Return where the tenant's sessions are issued."""
         entry = self._file.upstream
+        tenant, most = self._file.tenant, entry.max_concurrent
         if entry.kind == "authority":
-            return Account(self._file.tenant, "authority")
-        ref = entry.api_key
-        key = self._secret(ref, ("upstream", "api_key")) if ref else self._defaults.openai_api_key
-        for name, value in (
-            ("api_key", key and key.get_secret_value()),
-            ("project", entry.project),
-            ("organization", entry.organization),
-        ):
-            if value and not is_header_safe(value):
-                self._wrong(("upstream", name), f"`{name}` has characters that no HTTP header can carry")
-        if key is None and not ref and self._defaults.secrets_needed:
-            self._wrong(("upstream",), "no API key: set OPENAI_API_KEY, or `api_key: {env: NAME}` here")
+            return Account(tenant, "authority", max_concurrent=most)
+        for name, value in (("project", entry.project), ("organization", entry.organization)):
+            self._header_safe(name, value, ("upstream", name))
         base = entry.base_url or self._defaults.openai_base_url
         if not _is_private(base):
             self._wrong(("upstream", "base_url"), "http:// would show the API key to the network; use https://")
-        return Account(self._file.tenant, "openai", base, key, entry.project, entry.organization)
+        return Account(
+            tenant,
+            "openai",
+            base,
+            self._api_keys(),
+            entry.project,
+            entry.organization,
+            max_concurrent=most,
+            retry_creates=entry.retry_creates,
+        )
+
+    def _api_keys(self) -> tuple[SecretStr, ...]:
+        """Return the keys of the tenant's own, or else the usual one."""
+        entry = self._file.upstream
+        route: Route = ("upstream", "api_key")
+        found: list[tuple[SecretStr | None, Route]]
+        if not entry.key_refs:
+            usual, usual_file = self._defaults.openai_api_key, self._defaults.openai_api_key_file
+            key = self._secret(SecretRef(file=usual_file), ("upstream",)) if usual_file else usual
+            if not usual and not usual_file and self._defaults.secrets_needed:
+                self._wrong(("upstream",), "no API key: set OPENAI_API_KEY, or `api_key: {env: NAME}` here")
+            found = [(key, ("upstream",))]
+        elif isinstance(entry.api_key, list):
+            found = [(self._secret(ref, (*route, index)), (*route, index)) for index, ref in enumerate(entry.api_key)]
+        else:
+            found = [(self._secret(entry.key_refs[0], route), route)]
+        for key, place in found:
+            self._header_safe("api_key", key.get_secret_value() if key else None, place)
+        return tuple(dict.fromkeys(key for key, _ in found if key))
+
+    def _header_safe(self, name: str, value: str | None, route: Route) -> None:
+        if value and not is_header_safe(value):
+            self._wrong(route, f"`{name}` has characters that no HTTP header can carry")
 
     def pseudonym_key(self) -> SecretStr | None:
         """Return the key of the tenant's pseudonyms; None where it wants none."""
@@ -100,6 +130,8 @@ class Outside:
         """Fetch a secret; None where it isn't there."""
         value = self._defaults.environ.get(ref.env, "") if ref.env else ""
         if ref.file:
+            # As it was *before* it is read: a change while it is read is then a change since.
+            self._defaults.secret_files.setdefault(ref.file, file_state(ref.file))
             try:
                 value = ref.file.read_text(encoding="utf-8").strip()
             except (OSError, ValueError) as error:
@@ -206,3 +238,12 @@ def _is_private(url: str) -> bool:
     if parts.username is not None or parts.password is not None or not parts.hostname:
         return False
     return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK)
+
+
+def file_state(path: Path) -> FileState:
+    """Return what changes when the file does. Following links sees a Kubernetes Secret swap its hidden folder."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError) as error:
+        return -1, -1, -1, getattr(error, "errno", None) or 0
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino

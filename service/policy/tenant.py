@@ -1,8 +1,9 @@
 """A tenant, compiled: everything a decision needs, with nothing left to parse or to look up."""
 
 import hashlib
+import pathlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from pydantic import SecretStr
@@ -137,7 +138,9 @@ class Policies:
     with_cookies: tuple[Tenant, ...] = ()
     """Those to whom a caller may come with a cookie: a user's token, or a visitor's."""
     version: str = ""
-    """A hash of the files, the same on every replica that read the same files."""
+    """A hash of the files, the same on every replica that read the same files. Secrets are no part of it."""
+    secret_files: Mapping[pathlib.Path, tuple[int, int, int, int]] = field(default_factory=dict)
+    """The files that secrets were read from, each as it was then (`outside.FileState`)."""
 
     def remember_for(self, tenant: str) -> float:
         """Return how long a logout of the tenant must be remembered, in seconds; also where it is in no file now."""

@@ -5,12 +5,13 @@ admit → create upstream → record → answer. A mint that was admitted runs t
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from service.contract import dotted, flatten
-from service.errors import RateLimited, Refusal, UpstreamInvalid
+from service.errors import Overloaded, RateLimited, Refusal, UpstreamInvalid, UpstreamUnavailable
 from service.observe.logs import note
 from service.observe.metrics import Metrics
 from service.principal import Principal
@@ -54,21 +55,45 @@ class Mint:
         self._lease_seconds = lease_seconds
         self._clock = clock
         self._running: set[asyncio.Task[Minted]] = set()
+        self._under_way: Counter[str] = Counter()
 
     async def __call__(self, principal: Principal, grant: Grant) -> MintResult:
         """Mint for *principal* what *grant* allows; raise the refusal that stands in the way."""
         try:
-            admission = await self._store.admit(principal, grant.limits, lease_seconds=self._lease_seconds)
-            await self._admit_tenant(grant, admission)
-            task = asyncio.create_task(self._issue(principal, grant, admission))
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+            admission, task = await self._begin(principal, grant)
             minted = await asyncio.shield(task)
         except Refusal as refusal:
             self._metrics.mints.labels(grant.tenant, refusal.code).inc()
             raise
         self._metrics.mints.labels(grant.tenant, "minted").inc()
         return MintResult(minted, rate_headers(admission.windows))
+
+    async def _begin(self, principal: Principal, grant: Grant) -> tuple[Admission, asyncio.Task[Minted]]:
+        """Take one of the tenant's places and admit; return the mint under way, which gives the place back.
+
+        The place is taken first and never waited for: a tenant whose upstream hangs takes up neither Redis nor its
+        users' limits, and everybody else's mints don't notice.
+        """
+        tenant = grant.tenant
+        if self._under_way[tenant] >= grant.account.max_concurrent:
+            raise Overloaded(f"{grant.account.max_concurrent} mints of {tenant} are under way")
+        self._under_way[tenant] += 1
+        try:
+            admission = await self._store.admit(principal, grant.limits, lease_seconds=self._lease_seconds)
+            await self._admit_tenant(grant, admission)
+        except BaseException:  # also a caller that leaves
+            self._leave(tenant)
+            raise
+        task = asyncio.create_task(self._issue(principal, grant, admission))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        task.add_done_callback(lambda _: self._leave(tenant))
+        return admission, task
+
+    def _leave(self, tenant: str) -> None:
+        self._under_way[tenant] -= 1
+        if not self._under_way[tenant]:
+            del self._under_way[tenant]
 
     async def _admit_tenant(self, grant: Grant, admission: Admission) -> None:
         """Count against the whole tenant's limits: after the user's own, so that nobody past those uses these up."""
@@ -104,10 +129,12 @@ class Mint:
             minted = await self._issuers[grant.account.kind].create(grant.account, grant.body)
         except Exception as error:
             if isinstance(error, UpstreamInvalid) and error.session_id:
-                unusable = live(error.session_id, int(started) + grant.seconds)
+                # Counted from now: rather too late than to give up cancelling while it still lives.
+                unusable = live(error.session_id, int(self._clock()) + grant.seconds)
                 await self._canceller.abandon(admission, unusable, grant.account)
             else:
-                await self._forgo(admission)
+                # Where upstream was not even asked, the user's limits shall not have been used up.
+                await self._forgo(admission, refund=isinstance(error, UpstreamUnavailable) and not error.asked)
             raise
         new = live(minted.session.id, minted.session.expires_at)
         try:

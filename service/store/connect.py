@@ -1,38 +1,67 @@
 """A Redis client, and the guard that bounds its every use: in time, in connections, in retries."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any, Final
 
 from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from service.errors import StoreUnavailable
 from service.observe.metrics import Metrics
+from service.redis_url import Address, parse_redis_url
+from service.store.cluster import Cluster
+from service.store.connections import OURS, bounds
+from service.store.sentinel import connect_by_sentinels
+
+PROBE: Final = "cm:probe"
+PROBE_KEPT: Final = 60
+"""Seconds."""
 
 
 def connect(url: str, *, timeout: float, connections: int) -> Redis:
     """Return a client for *url*; *timeout* is in seconds, for connecting. `RedisGuard` bounds the rest.
 
-    No `socket_timeout`: with one, redis-py 8.1 sends by way of `asyncio.wait_for`, which up to Python 3.11 can swallow
-    a cancellation, and with it the deadline around the call.
-
-    One retry, and only on a lost connection: a pooled one may have died unnoticed. After a timeout nobody knows
-    what was done, so the caller is told instead.
+    Of a cluster it has up to *connections* connections a node. Callers beyond wait for their turn.
     """
-    pool = BlockingConnectionPool.from_url(
-        url,
-        max_connections=connections,
-        timeout=timeout,
-        socket_timeout=None,
-        socket_connect_timeout=timeout,
-        retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
-        health_check_interval=0,
-    )
-    return Redis.from_pool(pool)  # closes the pool with itself
+    place = parse_redis_url(url)
+    options = dict(place.options)
+    kind = OURS[options.pop("connection_class", None)]
+
+    def client(**where: Any) -> Redis:
+        pool = BlockingConnectionPool(
+            connection_class=kind,
+            max_connections=connections,
+            timeout=timeout,
+            **options,
+            **where,
+            **bounds(timeout),
+        )
+        return Redis.from_pool(pool)  # closes the pool with itself
+
+    def node(address: Address) -> Redis:
+        return client(host=address[0], port=address[1])
+
+    match place.form:
+        case "cluster":
+            return Cluster(place.hosts, node, patience=timeout)
+        case "sentinel":
+            return connect_by_sentinels(place, timeout=timeout, connections=connections)
+        case "single":
+            return client()
+
+
+async def probe(redis: Redis) -> None:
+    """Raise what stands in the way of a mint: of a server that reads and doesn't write (`-READONLY`, `-OOM`), too.
+
+    A cluster is asked whether it is up: with one primary gone, the users of the others can still mint.
+    """
+    if isinstance(redis, Cluster):
+        await redis.ping()
+    else:
+        await redis.set(PROBE, "", ex=PROBE_KEPT)
 
 
 class RedisGuard:
@@ -53,4 +82,13 @@ class RedisGuard:
                 yield
         except (RedisError, OSError, TimeoutError) as error:
             self._metrics.store_errors.inc()
-            raise StoreUnavailable(f"Redis: {type(error).__name__}") from error
+            raise StoreUnavailable(f"Redis: {_name(error)}") from error
+
+
+def _name(error: Exception) -> str:
+    """Return what Redis calls its error (`NOREPLICAS`), where redis-py has no class for it; never its text.
+
+    Redis 6.2 tells of an error inside a script in the middle of another's text.
+    """
+    code = re.search(r"(?:^| -)([A-Z]{3,20}) ", str(error)) if type(error) is ResponseError else None
+    return code[1] if code else type(error).__name__

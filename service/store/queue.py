@@ -4,12 +4,14 @@ The list of due users lives in other slots than the users' queues. So the list i
 it is harmless, one too few is not.
 """
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from redis.asyncio import Redis
 
+from service.errors import StoreUnavailable
 from service.session import Live
 from service.store.connect import RedisGuard
 from service.store.records import KEEP, SHARDS, Queued, UserKeys, due_shard, readable, write_queued
@@ -58,9 +60,23 @@ class CancelQueue:
             await self._redis.hdel(keys.live, *fields)
 
     async def claim(self, *, hidden: float, most: int) -> list[Claim]:
-        """Take up to *most* due users a shard; other sweepers don't see them for *hidden* seconds."""
-        async with self._guard():
-            answers = [await self._claim([due_shard(number)], [int(hidden * 1000), most]) for number in range(SHARDS)]
+        """Take up to *most* due users a shard; other sweepers don't see them for *hidden* seconds.
+
+        Raises only where no shard can be reached: of a Cluster that lost a primary, the others' users are swept.
+        """
+
+        async def shard(number: int) -> list[bytes] | StoreUnavailable:
+            try:
+                async with self._guard():
+                    taken: list[bytes] = await self._claim([due_shard(number)], [int(hidden * 1000), most])
+            except StoreUnavailable as refusal:
+                return refusal
+            return taken
+
+        found = await asyncio.gather(*(shard(number) for number in range(SHARDS)))
+        answers = [answer for answer in found if not isinstance(answer, StoreUnavailable)]
+        if not answers and isinstance(found[0], StoreUnavailable):
+            raise found[0]
         return [
             Claim(UserKeys(answer[i].decode().rstrip("+")), answer[i].decode(), answer[i + 1].decode())
             for answer in answers

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Final
 
-from redis.asyncio import Redis, RedisCluster
+from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
 from redis.exceptions import NoScriptError
 
@@ -26,10 +26,8 @@ class Call:
     args: Sequence[str | int]
 
 
-async def run_in_order(redis: Redis | RedisCluster, calls: Sequence[Call]) -> list[Any]:
+async def run_in_order(redis: Redis, calls: Sequence[Call]) -> list[Any]:
     """Run the scripts one after the other and return their answers: one round trip, but for a Cluster's many nodes."""
-    if isinstance(redis, RedisCluster):
-        return [await call.script(call.keys, call.args) for call in calls]
     async with redis.pipeline(transaction=False) as pipe:
         for call in calls:
             pipe.evalsha(call.script.sha, len(call.keys), *call.keys, *call.args)

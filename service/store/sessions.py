@@ -14,7 +14,7 @@ from service.contract import MAX_SECONDS
 from service.errors import LoginRevoked, RateLimited, StoreUnavailable, TenantBlocked, TooManyLiveSessions
 from service.principal import Principal
 from service.session import Limits, Live, Window
-from service.store.connect import RedisGuard
+from service.store.connect import RedisGuard, probe
 from service.store.records import (
     KEEP,
     Queued,
@@ -204,9 +204,9 @@ class SessionStore:
         return None if entry is None else read_queued(session_id, entry.decode())
 
     async def ping(self) -> None:
-        """Ask whether Redis answers."""
+        """Ask whether Redis answers and takes what is written."""
         async with self._guard():
-            await self._redis.ping()
+            await probe(self._redis)
 
 
 def _pairs(answer: Sequence[bytes]) -> list[Queued]:

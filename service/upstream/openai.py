@@ -1,64 +1,78 @@
-"""ChatKit sessions over HTTP: OpenAI's hosted endpoint, and whatever speaks its contract.
-
-Requests go straight to the transport: a client's redirects, cookies and auth hooks are all things that we don't
-want between us and an API key.
-"""
+"""ChatKit sessions over HTTP: OpenAI's hosted endpoint, and whatever speaks its contract."""
 
 import asyncio
+import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 from urllib.parse import quote
 
-import aiohttp
 import httpx2
 import orjson
+import structlog
 
 from service.contract import CreateSession
-from service.errors import Refusal, UpstreamInvalid, UpstreamRefused, UpstreamTimeout, UpstreamUnavailable
+from service.errors import Refusal, UpstreamInvalid, UpstreamRefused, UpstreamUnavailable
 from service.observe.logs import note
 from service.observe.metrics import Metrics
 from service.session import Account, Minted, Session
-from service.transport import TRANSPORT_ERRORS, AnswerTooLarge, read_bounded
+from service.transport import TRANSPORT_ERRORS
+from service.upstream import retry
+from service.upstream.breaker import Breakers, Name
+from service.upstream.call import MAX_CREATES, Address, Calls, Patience, address_of
+from service.upstream.retry import Answer, Failure, Operation, Result
 from service.upstream.wire import read_cancelled, read_minted
 
-MAX_ANSWER: Final = 12 * 1024 * 1024
-"""Bytes: a session that echoes one state variable of the largest allowed size."""
-STILL_LIVE: Final = frozenset({401, 403, 408, 409, 429})
-"""Answers to a cancel that say nothing about the session; any other 4xx means that it is no longer live."""
-UNDECIDED: Final = frozenset({408, 409})
-"""4xx answers to a create after which a session may exist all the same."""
+MOST_PREFERRED: Final = 4096
+"""Accounts whose first key was refused and of which another is tried first; those past it begin with the first."""
+LOGGED: Final = 128
+"""Characters of a workflow's id in a log line."""
+
+log = structlog.get_logger()
 
 
 class OpenAISessions:
-    """Creates and cancels sessions upstream. *timeout* bounds each call as a whole, in seconds."""
+    """Creates and cancels sessions upstream. *clock* gives Unix seconds, *monotonic* and *sleep* are for tests."""
 
     def __init__(
         self,
         transport: httpx2.AsyncBaseTransport,
         metrics: Metrics,
+        patience: Patience,
         *,
-        timeout: float,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        creates: int = MAX_CREATES,
     ) -> None:
-        self._transport = transport
+        self._calls = Calls(transport, metrics, patience, creates=creates)
+        self._breakers = Breakers(monotonic)
         self._metrics = metrics
-        self._timeout = timeout
+        self._patience = patience
         self._clock = clock
+        self._monotonic = monotonic
+        self._sleep = sleep
+        self._preferred: dict[tuple[str, str], Name] = {}
 
     async def create(self, account: Account, body: CreateSession) -> Minted:
-        """See `SessionIssuer.create`. Never repeated: upstream has no idempotency key."""
+        """See `SessionIssuer.create`. Repeated only where nothing can have been created, or the tenant wants it so."""
         started = self._clock()
+        content = orjson.dumps(body)
+
+        async def call(address: Address, within: float) -> Result:
+            nonlocal started
+            started = self._clock()  # of the call that made it: its end is counted from here where upstream says none
+            return await self._create(account, address, content, within)
+
+        result, asked = await self._persist("create", account, call)
+        if isinstance(result, Failure):
+            if isinstance(result.refusal, UpstreamUnavailable):
+                result.refusal.asked = asked
+            raise result.refusal
+        if not retry.final("create", result.status):
+            raise self._refusal(result, body)
         try:
-            status, headers, answer = await self._call("create", account, "/chatkit/sessions", orjson.dumps(body))
-        except _Ambiguous as error:
-            self._metrics.orphans.labels(account.tenant).inc()
-            raise error.refusal from None  # its cause holds the request's headers, and the key is in them
-        if _perhaps_created(status, headers):
-            self._metrics.orphans.labels(account.tenant).inc()
-        _raise_for(status, headers, answer)
-        try:
-            return read_minted(answer, body, now=started)
+            return read_minted(result.value, body, now=started)
         except UpstreamInvalid as refusal:
             if refusal.session_id is None:
                 self._metrics.orphans.labels(account.tenant).inc()
@@ -69,131 +83,135 @@ class OpenAISessions:
         if session_id in ("", ".", ".."):
             raise ValueError("an id that would name another path")
         path = f"/chatkit/sessions/{quote(session_id, safe='')}/cancel"
-        try:
-            status, headers, answer = await self._call("cancel", account, path, b"")
-        except _Ambiguous as error:
-            raise error.refusal from None
-        if httpx2.codes.is_client_error(status) and status not in STILL_LIVE:
+
+        async def call(address: Address, within: float) -> Result:
+            return await self._calls.cancel(address, path, within)
+
+        result, _ = await self._persist("cancel", account, call)
+        if isinstance(result, Failure):
+            raise result.refusal
+        if httpx2.codes.is_success(result.status):
+            return read_cancelled(result.value, session_id)
+        if retry.final("cancel", result.status):
             return None
-        _raise_for(status, headers, answer)
-        return read_cancelled(answer, session_id)
+        raise self._refusal(result)
 
-    async def _call(
-        self, operation: str, account: Account, path: str, content: bytes
-    ) -> tuple[int, httpx2.Headers, Any]:
-        """Return status, headers and the answer's JSON (None where there is none).
+    async def _persist(
+        self, operation: Operation, account: Account, call: Callable[[Address, float], Awaitable[Result]]
+    ) -> tuple[Result, bool]:
+        """Call until there is a result to keep, no retry or no time left; return it, and whether any call was sent."""
+        ends = self._monotonic() + self._patience.deadline
+        retries = tries = 0
+        asked = False
+        while True:
+            result, sent = await self._with_each_key(account, call, ends)
+            tries += sent
+            asked = asked or sent > 1 or isinstance(result, Answer) or result.sent
+            note(upstream_tries=tries)
+            reason = retry.retry_reason(operation, result, repeatable=account.retry_creates, now=self._clock())
+            if reason is None or retries == retry.MOST or (reason == retry.TOLD and retries):
+                return result, asked
+            wait = self._wait(result, retries)
+            if wait + retry.LEAST > ends - self._monotonic():
+                return result, asked
+            await self._sleep(wait)
+            if self._monotonic() >= ends:  # woken late
+                return result, asked
+            self._metrics.upstream_retries.labels(operation, reason).inc()
+            retries += 1
 
-        Raises `UpstreamUnavailable` where nothing can have been sent, and `_Ambiguous` in every other case.
-        """
-        started, outcome = time.perf_counter(), "error"
+    async def _with_each_key(
+        self, account: Account, call: Callable[[Address, float], Awaitable[Result]], ends: float
+    ) -> tuple[Result, int]:
+        """Call with one key after the other while they are refused: 401 did nothing. Return also how many calls."""
         try:
-            async with asyncio.timeout(self._timeout):
-                response = await self._transport.handle_async_request(_request(account, path, content, self._timeout))
-                try:
-                    raw = await read_bounded(response, MAX_ANSWER)
-                finally:
-                    await response.aclose()
-            outcome = str(response.status_code)
-        except TimeoutError as error:
-            outcome = "timeout"
-            raise _Ambiguous(UpstreamTimeout(f"no answer within {self._timeout:g} s")) from error
-        except AnswerTooLarge as error:
-            raise _Ambiguous(UpstreamInvalid("an answer larger than any session")) from error
+            addresses = self._addresses(account)
         except TRANSPORT_ERRORS as error:
-            if isinstance(_cause(error), TimeoutError):
-                outcome = "timeout"
-            raise _lost_or_never_sent(error) from error
+            return Failure("connect", UpstreamUnavailable(type(error).__name__)), 0
+        result: Result = await call(addresses[0], ends - self._monotonic())
+        calls = int(not is_held_back(result))
+        for address in addresses[1:]:
+            left = ends - self._monotonic()
+            if not is_unauthorized(result) or left < retry.LEAST:
+                break
+            result = await call(address, left)
+            calls += 1
+            if isinstance(result, Answer) and not is_unauthorized(result):
+                self._prefer(account, address)
+        return result, calls
+
+    def _addresses(self, account: Account) -> list[Address]:
+        """Return the account's address with each of its keys, the one that worked last first."""
+        keys = account.api_keys or (None,)
+        addresses = [address_of(account.base_url, key, account.organization, account.project) for key in keys]
+        if len(addresses) > 1:
+            preferred = self._preferred.get((account.tenant, account.place))
+            addresses.sort(key=lambda address: address.breaker != preferred)
+        return addresses
+
+    def _prefer(self, account: Account, address: Address) -> None:
+        name = (account.tenant, account.place)
+        self._preferred.pop(name, None)
+        self._preferred[name] = address.breaker
+        if len(self._preferred) > MOST_PREFERRED:
+            del self._preferred[next(iter(self._preferred))]
+        log.warning("upstream_key_refused", tenant=account.tenant, hint="another key of the tenant works")
+
+    async def _create(self, account: Account, address: Address, content: bytes, within: float) -> Result:
+        """Call once, unless the breaker holds creates back; count an orphan where one may have been left."""
+        wait = self._breakers.held_back(address.breaker)
+        if wait is not None:
+            self._metrics.upstream_calls.labels("create", "open").inc()
+            note(upstream_outcome="open")
+            return Failure("open", UpstreamUnavailable("held back after failures in a row", retry_after=wait))
+        probe = self._breakers.enter(address.breaker)
+        result: Result | None = None
+        try:
+            result = await self._calls.create(address, content, within)
         finally:
-            took = time.perf_counter() - started
-            self._metrics.upstream_calls.labels(operation, outcome).inc()
-            self._metrics.upstream_seconds.labels(operation).observe(took)
-            note(upstream_ms=round(took * 1000, 1), upstream_outcome=outcome)
-        note(upstream_request_id=response.headers.get("x-request-id"))
-        return response.status_code, response.headers, _json(raw)
+            if result is None or (isinstance(result, Failure) and result.kind == "pool"):
+                self._breakers.abandoned(probe)  # nothing was learnt of upstream
+        now = self._clock()
+        if retry.is_failing(result, now=now):
+            if self._breakers.failed(address.breaker, probe):
+                self._metrics.breaker_opens.labels(account.tenant).inc()
+                log.warning("upstream_held_back", tenant=account.tenant, base_url=account.base_url)
+        elif isinstance(result, Answer) or result.sent:
+            self._breakers.succeeded(address.breaker)
+        if retry.perhaps_created(result, now=now):
+            self._metrics.orphans.labels(account.tenant).inc()
+        return result
+
+    def _wait(self, result: Result, retries: int) -> float:
+        told = retry.hint(result.headers, now=self._clock()) if isinstance(result, Answer) else None
+        return told or retry.backoff(retries, random.random())  # noqa: S311  (spreads retries, guards nothing)
+
+    def _refusal(self, answer: Answer, body: CreateSession | None = None) -> Refusal:
+        """Return what an answer other than success means. Of upstream's own words only its error code is kept."""
+        code = _error_code(answer.value)
+        reason = f"upstream answered {answer.status} {code}".rstrip()
+        if answer.status == httpx2.codes.NOT_FOUND and body:
+            workflow = body["workflow"]["id"][:LOGGED]
+            reason += f": nearly always, the API key belongs to another project than workflow {workflow}"
+        limited = answer.status == httpx2.codes.TOO_MANY_REQUESTS and not retry.out_of_credit(answer)
+        if limited or answer.status >= httpx2.codes.INTERNAL_SERVER_ERROR:
+            # Its 429 is the whole account's, not this caller's: the caller did nothing too often.
+            wait = retry.hint(answer.headers, now=self._clock())
+            return UpstreamUnavailable(reason, retry_after=None if wait is None else min(wait, retry.LONGEST_HINT))
+        return UpstreamRefused(reason, upstream_status=answer.status, upstream_code=code)
 
 
-class _Ambiguous(Exception):  # noqa: N818
-    """The call may have had its effect: the request was sent and its answer never came."""
-
-    def __init__(self, refusal: Refusal) -> None:
-        super().__init__(str(refusal))
-        self.refusal = refusal
+def is_unauthorized(result: Result) -> bool:
+    """Return whether upstream did not believe the key."""
+    return isinstance(result, Answer) and result.status == httpx2.codes.UNAUTHORIZED
 
 
-def _cause(error: Exception) -> BaseException:
-    return error.__cause__ or error
-
-
-def _lost_or_never_sent(error: Exception) -> Exception:
-    """Tell a connection that never was from one that was lost.
-
-    The aiohttp transport reports both as a connect timeout; only aiohttp's own error, the cause, tells.
-    """
-    cause = _cause(error)
-    if isinstance(cause, aiohttp.ClientConnectorError | httpx2.ConnectError | aiohttp.ConnectionTimeoutError):
-        return UpstreamUnavailable(type(cause).__name__)
-    if isinstance(cause, TimeoutError):
-        return _Ambiguous(UpstreamTimeout(type(cause).__name__))
-    return _Ambiguous(UpstreamUnavailable(type(cause).__name__))
-
-
-def _request(account: Account, path: str, content: bytes, timeout: float) -> httpx2.Request:
-    return httpx2.Request(
-        "POST",
-        account.base_url + path,
-        headers=_headers(account),
-        content=content,
-        extensions={"timeout": dict.fromkeys(("connect", "read", "write", "pool"), timeout)},
-    )
-
-
-def _headers(account: Account) -> dict[str, str]:
-    headers = {
-        "authorization": f"Bearer {account.api_key.get_secret_value() if account.api_key else ''}",
-        "openai-beta": "chatkit_beta=v1",
-        "content-type": "application/json",
-        "accept": "application/json",
-        "accept-encoding": "identity",
-        "user-agent": "chatkit-mint",
-    }
-    if account.organization:
-        headers["openai-organization"] = account.organization
-    if account.project:
-        headers["openai-project"] = account.project
-    return headers
-
-
-def _json(raw: bytes) -> Any:
-    try:
-        return orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        return None
-
-
-def _perhaps_created(status: int, headers: Mapping[str, str]) -> bool:
-    """Return whether a create that was answered so may have made a session: a 503 that says when to retry has not."""
-    if status == httpx2.codes.SERVICE_UNAVAILABLE:
-        return "retry-after" not in headers and "retry-after-ms" not in headers
-    return status in UNDECIDED or status >= httpx2.codes.INTERNAL_SERVER_ERROR
-
-
-def _raise_for(status: int, headers: Mapping[str, str], answer: Any) -> None:
-    """Raise unless *status* is a success. Of upstream's own words only its error code is kept, for the log."""
-    if httpx2.codes.is_success(status):
-        return
-    reason = f"upstream answered {status} {_error_code(answer)}".rstrip()
-    if status == httpx2.codes.TOO_MANY_REQUESTS or status >= httpx2.codes.INTERNAL_SERVER_ERROR:
-        # Its 429 is the whole account's, not this caller's: the caller did nothing too often.
-        raise UpstreamUnavailable(reason, retry_after=_retry_after(headers))
-    raise UpstreamRefused(reason)
+def is_held_back(result: Result) -> bool:
+    """Return whether no call was made at all."""
+    return isinstance(result, Failure) and result.kind == "open"
 
 
 def _error_code(answer: Any) -> str:
     error = answer.get("error") if isinstance(answer, dict) else None
     code = error.get("code") or error.get("type") if isinstance(error, dict) else None
     return code[:64] if isinstance(code, str) and code.isascii() and code.replace("_", "").isalnum() else ""
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    seconds = headers.get("retry-after", "")
-    return min(float(seconds), 60.0) if seconds.isdecimal() and seconds.isascii() else None

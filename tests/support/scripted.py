@@ -3,9 +3,10 @@
 import asyncio
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from ssl import SSLContext
 from typing import Any, Literal
 
 import orjson
@@ -17,6 +18,7 @@ from service.errors import Refusal
 from service.observe.metrics import Metrics
 from service.session import Account, Minted
 from service.transport import make_transport
+from service.upstream.call import MAX_CREATES, Patience
 from service.upstream.openai import OpenAISessions
 
 KEY = "sk-hunter2"
@@ -62,6 +64,7 @@ class Upstream:
     read: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once a request was received."""
     serving: list["asyncio.Task[None] | None"] = field(default_factory=list)
+    stop_listening: Callable[[], None] = lambda: None
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -97,11 +100,12 @@ class Upstream:
 
 
 @asynccontextmanager
-async def scripted(*plays: Play) -> AsyncIterator[Upstream]:
+async def scripted(*plays: Play, ssl: SSLContext | None = None) -> AsyncIterator[Upstream]:
     """Serve the plays, one a request, on a free port of the loopback."""
     upstream = Upstream(list(plays))
-    server = await asyncio.start_server(upstream.serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(upstream.serve, "127.0.0.1", 0, ssl=ssl)
     upstream.port = server.sockets[0].getsockname()[1]
+    upstream.stop_listening = server.close
     try:
         yield upstream
     finally:
@@ -120,19 +124,56 @@ def says(status: int, body: bytes | Any = b"", **headers: str) -> Play:
     return Play(answer(status, body, **headers))
 
 
+def ends(status: int, body: bytes | Any = b"") -> Play:
+    """Answer, and end the connection: what is played later comes on a new one."""
+    return Play(answer(status, body, connection="close"), "close")
+
+
 class Client:
     """What is under test, with an account at the scripted server."""
 
-    def __init__(self, port: int, *, timeout: float = 5.0, **account: Any) -> None:
+    def __init__(
+        self,
+        port: int,
+        *,
+        timeout: float = 10.0,
+        patience: Patience | None = None,
+        creates: int = MAX_CREATES,
+        keys: tuple[str, ...] = (KEY,),
+        **account: Any,
+    ) -> None:
         self.metrics = Metrics()
         self.transport = make_transport()
-        self.sessions = OpenAISessions(self.transport, self.metrics, timeout=timeout, clock=lambda: 1_800_000_000.5)
+        self.waits: list[float] = []
+        self.meanwhile: Callable[[], None] = lambda: None
+        """What happens while it waits before a retry."""
+        self.now = 0.0
+        """Seconds on the clock that only waits move: deadlines and breakers go by it."""
+        self.sessions = OpenAISessions(
+            self.transport,
+            self.metrics,
+            patience or Patience(call=timeout),
+            clock=lambda: 1_800_000_000.5 + self.now,
+            monotonic=lambda: self.now,
+            sleep=self.wait,
+            creates=creates,
+        )
         url = f"http://127.0.0.1:{port}/v1"
-        self.account = Account("acme", "openai", url, SecretStr(KEY), **account)
+        self.account = Account("acme", "openai", url, tuple(map(SecretStr, keys)), **account)
+
+    async def wait(self, seconds: float) -> None:
+        """Let the time pass without waiting for it."""
+        self.waits.append(seconds)
+        self.meanwhile()
+        self.now += seconds
+        await asyncio.sleep(0)
+
+    def count(self, name: str, **labels: str) -> float:
+        return self.metrics.registry.get_sample_value(f"chatkit_mint_{name}_total", labels) or 0.0
 
     @property
     def orphans(self) -> float:
-        return self.metrics.registry.get_sample_value("chatkit_mint_orphans_total", {"tenant": "acme"}) or 0.0
+        return self.count("orphans", tenant="acme")
 
     async def create(self) -> Minted:
         return await self.sessions.create(self.account, BODY)

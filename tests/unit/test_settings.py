@@ -57,6 +57,10 @@ EACH = {
     "log_level": ("debug", "debug"),
     "log_format": ("console", "console"),
     "upstream_timeout": ("0.5", 0.5),
+    "upstream_connect_timeout": ("0.25", 0.25),
+    "upstream_read_timeout": ("7", 7.0),
+    "upstream_pool_timeout": ("0.1", 0.1),
+    "upstream_deadline": ("60", 60.0),
     "openai_api_key": ("sk-1", "sk-1"),
     "openai_base_url": ("http://127.0.0.1:9000/v1/", "http://127.0.0.1:9000/v1"),
 }
@@ -128,6 +132,24 @@ def test_an_unknown_name_is_told(mistakes: Mistakes, name: str) -> None:
 def test_a_value_that_cannot_be_is_told_by_its_variable(mistakes: Mistakes, environ: dict[str, str], said: str) -> None:
     (found,) = mistakes(**environ)
     assert found.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("environ", "under"),
+    [
+        ({"CHATKIT_MINT_UPSTREAM_TIMEOUT": "20"}, "CHATKIT_MINT_UPSTREAM_TIMEOUT"),
+        ({"CHATKIT_MINT_UPSTREAM_DEADLINE": "9.5"}, "CHATKIT_MINT_UPSTREAM_DEADLINE"),
+        (
+            {"CHATKIT_MINT_UPSTREAM_TIMEOUT": "20", "CHATKIT_MINT_UPSTREAM_DEADLINE": "19"},
+            "CHATKIT_MINT_UPSTREAM_DEADLINE",
+        ),
+    ],
+)
+def test_one_call_has_no_longer_than_all_of_them(mistakes: Mistakes, environ: dict[str, str], under: str) -> None:
+    (said,) = mistakes(**environ)
+    assert said.startswith(f"{under}: ")
+    assert "CHATKIT_MINT_UPSTREAM_TIMEOUT" in said
+    assert "CHATKIT_MINT_UPSTREAM_DEADLINE" in said
 
 
 def test_what_kubernetes_says_of_a_service_of_our_name_is_no_setting() -> None:

@@ -33,7 +33,11 @@ class AuthoritySessions:
                 # Redis may have done it and lost the acknowledgement.
                 self._metrics.orphans.labels(account.tenant).inc()
                 raise UpstreamUnavailable(f"the authority answered {error.status} {error.code}") from error
-            raise UpstreamRefused(f"the authority answered {error.status} {error.code}") from error
+            raise UpstreamRefused(
+                f"the authority answered {error.status} {error.code}",
+                upstream_status=error.status,
+                upstream_code=error.code or "",
+            ) from error
         self._count("create", 200)
         return read_minted(answer, body, now=self._clock())
 

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -248,6 +247,13 @@ def test_an_issuer_whose_keys_are_in_a_file_is_only_a_name(load: Load, acme: str
         ("api_key: {env: MISSING}", "the environment variable MISSING is not set"),
         ("api_key: {env: EMPTY}", "the environment variable EMPTY is not set"),
         ("api_key: {file: /nowhere/key}", "can't read /nowhere/key: No such file or directory"),
+        ("api_key: []", "at least 1 item"),
+        ("api_key: [{env: KEY}, {env: KEY}, {env: KEY}, {env: KEY}]", "at most 3 items"),
+        ("api_key: [{env: KEY}, {env: MISSING}]", "the environment variable MISSING is not set"),
+        ("api_key: [{env: KEY}, {env: TWO_LINES}]", "characters that no HTTP header can carry"),
+        ("api_key: [{env: KEY}, {key: sk-hunter2}]", "unknown key `key`"),
+        ("max_concurrent: 0", "greater than or equal to 1"),
+        ("retry_creates: 1", "valid boolean"),
         ("api_key: {file: /}", "can't read /: Is a directory"),
         ('api_key: {file: "a\\0b"}', ""),
         ("api_key: {env: TWO_LINES}", ""),
@@ -259,7 +265,7 @@ def test_an_issuer_whose_keys_are_in_a_file_is_only_a_name(load: Load, acme: str
 def test_a_secret_that_is_not_there_or_not_usable_is_refused(
     mistakes: Mistakes, acme: str, more: str, said: str
 ) -> None:
-    environ = {"EMPTY": "", "TWO_LINES": "hunter2\r\nX-Admin: yes", "NOT_ASCII": "hunter2-é"}
+    environ = {"KEY": "sk-1", "EMPTY": "", "TWO_LINES": "hunter2\r\nX-Admin: yes", "NOT_ASCII": "hunter2-é"}
     found = mistakes(acme.replace("kind: authority", f"{OPENAI}\n  {more}"), environ=environ)
     assert all(each.startswith("tenants/acme.yaml:8:") for each in found)
     assert said in found[0]
@@ -271,14 +277,28 @@ def test_secrets_come_from_environment_or_file(load: Load, acme: str, tmp_path: 
     for ref, key in (("{env: KEY}", "sk-env"), (f"{{file: {tmp_path / 'key'}}}", "sk-file")):
         text = acme.replace("kind: authority", f"{OPENAI}\n  api_key: {ref}")
         account = load(text, environ={"KEY": "sk-env"}).tenants["acme"].account
-        assert account.api_key
-        assert account.api_key.get_secret_value() == key
+        assert [each.get_secret_value() for each in account.api_keys] == [key]
         assert key not in repr(account)
+
+
+def test_several_keys_are_tried_in_the_order_of_the_file(load: Load, acme: str, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("sk-new\n")
+    keys = f"[{{file: {tmp_path / 'key'}}}, {{env: OLD}}, {{env: SAME}}]"
+    text = acme.replace("kind: authority", f"{OPENAI}\n  api_key: {keys}\n  max_concurrent: 7\n  retry_creates: true")
+    account = load(text, environ={"OLD": "sk-old", "SAME": "sk-old"}).tenants["acme"].account
+    assert [key.get_secret_value() for key in account.api_keys] == ["sk-new", "sk-old"]
+    assert (account.max_concurrent, account.retry_creates) == (7, True)
+    assert not {"sk-new", "sk-old"} & set(repr(account).split("'"))
+
+
+def test_rotating_keys_does_not_move_a_session(load: Load, acme: str) -> None:
+    text = acme.replace("kind: authority", f"{OPENAI}\n  api_key: {{env: KEY}}")
+    assert len({load(text, environ={"KEY": key}).tenants["acme"].account.place for key in ("sk-1", "sk-2")}) == 1
 
 
 def test_without_a_key_of_its_own_a_tenant_uses_the_usual_one(load: Load, mistakes: Mistakes, acme: str) -> None:
     openai = acme.replace("kind: authority", OPENAI)
-    key: Any = load(openai).tenants["acme"].account.api_key
+    (key,) = load(openai).tenants["acme"].account.api_keys
     assert key.get_secret_value() == "sk-default"
     (found,) = mistakes(openai, key=None)
     assert found.startswith("tenants/acme.yaml:6:1: no API key: set OPENAI_API_KEY")

@@ -9,7 +9,7 @@ from typing import Literal
 import pytest
 
 from service.errors import UpstreamInvalid, UpstreamTimeout, UpstreamUnavailable
-from service.upstream.openai import MAX_ANSWER
+from service.upstream.call import MAX_ANSWER
 from support.scripted import KEY, SESSION, Client, Play, answer, playing, says
 
 Doing = Literal["create", "cancel"]
@@ -145,7 +145,7 @@ async def test_an_answer_that_drips_is_bounded_as_a_whole(head: bytes, drop: byt
 
 
 async def test_a_cancel_that_takes_too_long_is_not_confirmed() -> None:
-    async with playing(Play(then="hang"), timeout=0.1) as (client, _):
+    async with playing(*[Play(then="hang")] * 3, timeout=0.1) as (client, _):
         assert isinstance(await client.refused("cancel"), UpstreamTimeout)
         assert client.orphans == 0
 
