@@ -161,7 +161,7 @@ async def test_a_visitors_cookie_is_no_key(app: Starlette) -> None:
     assert refused(answer) == (401, "missing_credentials")
 
 
-@pytest.mark.parametrize(("doing", "key"), [("logout", READ[0]), ("sessions", LOGOUT[0])])
+@pytest.mark.parametrize(("doing", "key"), [("logout", READ[0]), ("sessions", LOGOUT[0])], ids=["logout", "sessions"])
 async def test_a_right_that_is_missing_is_refused(app: Starlette, login: Login, doing: str, key: str) -> None:
     browser = Browser(app, token=login.token())
     await browser.mint()
