@@ -72,17 +72,23 @@ class RedisGuard:
 
     def __init__(self, metrics: Metrics, *, deadline: float) -> None:
         self._metrics = metrics
-        self._deadline = deadline
+        self.deadline = deadline
 
     @asynccontextmanager
     async def __call__(self) -> AsyncIterator[None]:
         """Guard what is inside."""
         try:
-            async with asyncio.timeout(self._deadline):
+            async with asyncio.timeout(self.deadline):
                 yield
         except (RedisError, OSError, TimeoutError) as error:
-            self._metrics.store_errors.inc()
-            raise StoreUnavailable(f"Redis: {_name(error)}") from error
+            raise self.refusal(error) from error
+
+    def refusal(self, error: Exception) -> StoreUnavailable:
+        """Count a failure of Redis, and return what callers get for it."""
+        self._metrics.store_errors.inc()
+        refusal = StoreUnavailable(f"Redis: {_name(error)}")
+        refusal.__cause__ = error
+        return refusal
 
 
 def _name(error: Exception) -> str:

@@ -15,6 +15,7 @@ from service.errors import LoginRevoked, RateLimited, StoreUnavailable, TenantBl
 from service.principal import Principal
 from service.session import Limits, Live, Window
 from service.store.connect import RedisGuard, probe
+from service.store.pipeline import Call, Pipeline
 from service.store.records import (
     KEEP,
     Queued,
@@ -28,7 +29,7 @@ from service.store.records import (
     users_key,
     write_record,
 )
-from service.store.scripts import Call, lua, run_in_order
+from service.store.scripts import lua
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ class SessionStore:
     def __init__(self, redis: Redis, guard: RedisGuard) -> None:
         self._redis = redis
         self._guard = guard
+        self._pipeline = Pipeline(redis, guard)
         self._admit = redis.register_script(lua("admit"))
         self._gate = redis.register_script(lua("gate"))
         self._login = redis.register_script(lua("login"))
@@ -98,8 +100,7 @@ class SessionStore:
             calls.append(
                 Call(self._login, [login_key(principal.tenant, principal.issuer, principal.login)], [keys.tag, alive])
             )
-        async with self._guard():
-            (verdict, wait, *states), *gates = await run_in_order(self._redis, calls)
+        (verdict, wait, *states), *gates = await self._pipeline.run(*calls)
         if verdict == b"revoked":
             raise LoginRevoked("fenced at admit")
         standing = window_states(limits.mints, states)
@@ -124,20 +125,19 @@ class SessionStore:
         """
         keys = admission.keys
         give_way = limits.live if limits.live and limits.excess == "cancel_oldest" else 0
-        async with self._guard():
-            verdict, *evicted = await self._record(
-                [keys.live, keys.fence, keys.queue],
-                [
-                    *_login(principal),
-                    admission.lease,
-                    live.id,
-                    write_record(live),
-                    live.expires_at,
-                    KEEP,
-                    give_way,
-                    int(listed),
-                ],
-            )
+        arguments: list[str | int] = [
+            *_login(principal),
+            admission.lease,
+            live.id,
+            write_record(live),
+            live.expires_at,
+            KEEP,
+            give_way,
+            int(listed),
+        ]
+        ((verdict, *evicted),) = await self._pipeline.run(
+            Call(self._record, [keys.live, keys.fence, keys.queue], arguments)
+        )
         match verdict:
             case b"revoked":
                 raise LoginRevoked("fenced at record: a logout came while the session was being created")

@@ -1,0 +1,134 @@
+"""Scripts of many callers in one pipeline: what comes while Redis is being asked goes along with the next.
+
+A round trip costs this process several times what a script costs Redis; under load it is shared.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from redis.asyncio import Redis
+from redis.commands.core import AsyncScript
+from redis.exceptions import NoScriptError, RedisError
+
+from service.store.cluster import Cluster
+from service.store.connect import RedisGuard
+
+LANES: Final = 2
+"""Pipelines under way at once: with one, every caller would wait for the round trip before its own."""
+MOST: Final = 64
+"""Callers in one pipeline, so that the first needn't wait for hundreds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A script with its keys, all of one slot, and its arguments."""
+
+    script: AsyncScript
+    keys: Sequence[str]
+    args: Sequence[str | int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Caller:
+    calls: Sequence[Call]
+    answers: asyncio.Future[list[Any]]
+    since: float
+
+
+class Pipeline:
+    """Runs scripts. A Cluster's go to their nodes each by itself."""
+
+    def __init__(self, redis: Redis, guard: RedisGuard) -> None:
+        self._redis = redis
+        self._guard = guard
+        self._waiting: deque[_Caller] = deque()
+        self._apart = isinstance(redis, Cluster)
+        self._lanes = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self, *calls: Call) -> list[Any]:
+        """Run the scripts one after the other and return their answers; raise `StoreUnavailable`."""
+        loop = asyncio.get_running_loop()
+        caller = _Caller(calls, loop.create_future(), loop.time())
+        self._waiting.append(caller)
+        if self._lanes < LANES or self._apart:
+            self._lanes += 1
+            task = loop.create_task(self._drain())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return await caller.answers
+
+    async def _drain(self) -> None:
+        try:
+            while self._waiting:
+                most = 1 if self._apart else MOST
+                await self._serve([self._waiting.popleft() for _ in range(min(most, len(self._waiting)))])
+        finally:
+            # At once, not when the task's end is told: who comes in between would wait for a lane that is no more.
+            self._lanes -= 1
+
+    async def _serve(self, callers: Sequence[_Caller]) -> None:
+        try:
+            await self._ask(callers)
+        except asyncio.CancelledError:
+            for caller in callers:
+                caller.answers.cancel()
+            raise
+        except Exception as error:  # noqa: BLE001  (a defect is each caller's to tell; the next ones go on)
+            for caller in callers:
+                _tell(caller, error)
+
+    async def _ask(self, callers: Sequence[_Caller]) -> None:
+        waited = asyncio.get_running_loop().time() - callers[0].since
+        try:
+            # Nobody waits longer than the deadline, the wait for a turn included.
+            async with asyncio.timeout(self._guard.deadline - min(waited, self._guard.deadline * 0.9)):
+                answers = await self._execute([call for caller in callers for call in caller.calls])
+        except (RedisError, OSError, TimeoutError) as error:
+            for caller in callers:
+                _tell(caller, self._guard.refusal(error))
+            return
+        taken = 0
+        for caller in callers:
+            own = answers[taken : taken + len(caller.calls)]
+            taken += len(caller.calls)
+            await self._answer(caller, own)
+
+    async def _execute(self, calls: Sequence[Call]) -> list[Any]:
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for call in calls:
+                pipe.execute_command("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.args)
+            answers: list[Any] = await pipe.execute(raise_on_error=False)
+        return answers
+
+    async def _answer(self, caller: _Caller, answers: list[Any]) -> None:
+        for index, answer in enumerate(answers):
+            if isinstance(answer, NoScriptError):
+                # A Redis that restarted. From here on all again: the order is what they rely on, and all but the first
+                # may be repeated.
+                _tell(caller, *await self._one_by_one(caller, answers[:index]))
+                return
+            if isinstance(answer, Exception):
+                _tell(caller, self._guard.refusal(answer))
+                return
+        _tell(caller, None, answers)
+
+    async def _one_by_one(self, caller: _Caller, answers: list[Any]) -> tuple[Exception | None, list[Any]]:
+        try:
+            async with asyncio.timeout(self._guard.deadline):
+                answers += [await call.script(call.keys, call.args) for call in caller.calls[len(answers) :]]
+        except (RedisError, OSError, TimeoutError) as error:
+            return self._guard.refusal(error), []
+        return None, answers
+
+
+def _tell(caller: _Caller, error: Exception | None, answers: list[Any] | None = None) -> None:
+    if caller.answers.done():
+        return  # the caller has left
+    if error is not None:
+        caller.answers.set_exception(error)
+    else:
+        caller.answers.set_result(answers or [])
