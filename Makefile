@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check image-check soak bench-policy format lock clean
+.PHONY: help setup run test check image-check soak bench-policy bench-setup format lock clean
 
 help: ## list these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ soak: setup ## the long runs: kills, interleavings, frozen Redis (about half an 
 bench-policy: setup ## how loading and deciding grow with the number of tenants, as ratios
 	@$(BIN)/python tests/bench/policy.py
 
+bench-setup: ## install the peers that `make bench` compares with (.venv-bench; Express where Node is)
+	@PYTHON=$(PYTHON) tests/bench/setup
+
 format: setup ## format the code and mend what the linter can
 	@$(BIN)/ruff check --fix --quiet . || true
 	@$(BIN)/ruff format .
@@ -54,6 +57,8 @@ lock: setup ## pin every dependency again, with hashes, naming no index
 	  --custom-compile-command "make lock" pyproject.toml -o requirements/runtime.lock
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --custom-compile-command "make lock" pyproject.toml --extra embedded-redis --group dev -c requirements/runtime.lock -o requirements/dev.lock
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	  --custom-compile-command "make lock" tests/bench/requirements.in -o tests/bench/requirements.txt
 
 clean: ## remove what was made here
-	rm -rf $(VENV) var dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-bench tests/bench/peers/express/node_modules var dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

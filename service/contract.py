@@ -210,7 +210,7 @@ def flatten(body: Mapping[str, Any], at: Path = ()) -> dict[Path, Any]:
     """Return the body's values by path. Empty maps vanish: they ask for nothing."""
     flat: dict[Path, Any] = {}
     for name, value in body.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, dict):
             flat |= flatten(value, (*at, name))
         else:
             flat[*at, name] = value

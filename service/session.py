@@ -4,11 +4,17 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, Literal
 
 from pydantic import SecretStr
 
 from service.contract import CreateSession
+
+
+@lru_cache(maxsize=65_536)
+def _place(*where: str) -> str:
+    return hashlib.blake2b("\0".join(where).encode(), digest_size=4).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +39,7 @@ class Account:
 
         Keys are no part of it: they are rotated while sessions live.
         """
-        where = "\0".join([self.kind, self.base_url, self.project or "", self.organization or ""])
-        return hashlib.blake2b(where.encode(), digest_size=4).hexdigest()
+        return _place(self.kind, self.base_url, self.project or "", self.organization or "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,8 @@ class Settings(BaseModel):
     """Where the private redis-server keeps its append-only file."""
     redis_timeout: Seconds = 1.0
     """Longest wait for one answer of Redis, in seconds."""
-    redis_connections: Annotated[int, Field(ge=1, le=10_000)] = 50
+    redis_connections: Annotated[int, Field(ge=4, le=10_000)] = 50
+    """At most; two of them are kept for the scripts of mints."""
     host: str = "127.0.0.1"
     port: Port = 8080
     ops_host: str = "127.0.0.1"

@@ -38,6 +38,6 @@ def redis_socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture
 async def redis(redis_socket: Path) -> AsyncIterator[Redis]:
     """A client of it, with nothing stored yet."""
-    async with Redis(unix_socket_path=str(redis_socket)) as client:
+    async with Redis(unix_socket_path=str(redis_socket), max_connections=512) as client:
         await client.flushall()
         yield client

@@ -8,6 +8,7 @@ import binascii
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final
 
 import orjson
@@ -42,7 +43,18 @@ def parse_token(token: str) -> UnverifiedToken:
     segments = token.split(".")
     if len(segments) != SEGMENTS:
         raise InvalidToken(f"{len(segments)} segments where a compact JWS has three")
-    header = _object(_decode(segments[0], "header"), "header")
+    header, alg, kid = _header(segments[0])
+    claims = _object(_decode(segments[1], "payload"), "payload")
+    signature = _decode(segments[2], "signature")
+    if not signature:
+        raise InvalidToken("no signature")
+    return UnverifiedToken(header, claims, f"{segments[0]}.{segments[1]}".encode(), signature, alg, kid)
+
+
+@lru_cache(maxsize=256)
+def _header(segment: str) -> tuple[dict[str, Any], str, str | None]:
+    """Return the header, its `alg` and its `kid`. All tokens of a key have the same one; nobody changes it."""
+    header = _object(_decode(segment, "header"), "header")
     # `b64` (RFC 7797) and every other extension that changes the meaning must be listed in `crit`; we know none.
     if "crit" in header or "b64" in header:
         raise InvalidToken("header has a critical extension")
@@ -51,11 +63,7 @@ def parse_token(token: str) -> UnverifiedToken:
         raise InvalidToken("header names no alg")
     if kid is not None and not (isinstance(kid, str) and len(kid) <= MAX_NAME):
         raise InvalidToken("kid is not a short string")
-    claims = _object(_decode(segments[1], "payload"), "payload")
-    signature = _decode(segments[2], "signature")
-    if not signature:
-        raise InvalidToken("no signature")
-    return UnverifiedToken(header, claims, f"{segments[0]}.{segments[1]}".encode(), signature, alg, kid)
+    return header, alg, kid
 
 
 def _decode(segment: str, what: str) -> bytes:

@@ -24,16 +24,19 @@ def configure_logs(level: str, form: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _without_messages,
     ]
+    json = form == "json"
     last: structlog.typing.Processor = (
         structlog.processors.JSONRenderer(serializer=_to_json)
-        if form == "json"
+        if json
         else structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())
     )
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
-        processors=[*shared, last],
+        processors=[*shared, _to_bytes if json else last],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(sys.stdout),
+        logger_factory=structlog.BytesLoggerFactory(sys.stdout.buffer)
+        if json
+        else structlog.PrintLoggerFactory(sys.stdout),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stdout)
@@ -49,6 +52,10 @@ def _without_messages(_logger: Any, _method: str, line: structlog.typing.EventDi
     if isinstance(error, BaseException):
         line["error"] = where(error)
     return line
+
+
+def _to_bytes(_logger: Any, _method: str, line: structlog.typing.EventDict) -> bytes:
+    return orjson.dumps(line, default=str)
 
 
 def _to_json(line: Any, **_options: Any) -> str:

@@ -64,7 +64,7 @@ def _has_nul(value: Any) -> bool:
         if isinstance(each, str):
             if "\0" in each:
                 return True
-        elif isinstance(each, Mapping):
+        elif isinstance(each, dict):
             rest += each.keys()
             rest += each.values()
         elif isinstance(each, list):

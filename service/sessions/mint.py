@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from service.contract import dotted, flatten
+from service.contract import Path, dotted
 from service.errors import Overloaded, RateLimited, Refusal, UpstreamInvalid, UpstreamUnavailable
 from service.observe.logs import note
 from service.observe.metrics import Metrics
@@ -170,12 +170,7 @@ class Mint:
             "rate_limits": session.rate_limits,
             "chatkit_configuration": session.chatkit_configuration,
         }
-        resolved = flatten(told)
-        drifted = [
-            dotted(path)
-            for path, asked in flatten(grant.body).items()
-            if path in resolved and resolved[path] is not None and resolved[path] != asked
-        ]
+        drifted = [dotted(path) for path in _differing(grant.body, told)]
         if not drifted:
             return
         note(drift=drifted)
@@ -184,3 +179,17 @@ class Mint:
             self._metrics.drift.labels(".".join(field.split(".")[:2])).inc()
         if grant.on_drift == "cancel":
             raise UpstreamInvalid(f"upstream resolved {', '.join(drifted)} differently than policy asked")
+
+
+def _differing(asked: Mapping[str, Any], told: Mapping[str, Any], at: Path = ()) -> list[Path]:
+    """Return where *told* has another value than *asked*; what it doesn't tell is no difference."""
+    found: list[Path] = []
+    for name, value in asked.items():
+        other = told.get(name)
+        if other is None or other == value:
+            continue
+        if isinstance(value, dict) and isinstance(other, dict):
+            found += _differing(value, other, (*at, name))
+        else:
+            found.append((*at, name))
+    return found

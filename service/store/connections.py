@@ -17,6 +17,13 @@ class NotPrimary(RedisConnectionError):  # noqa: N818
     """The server has become a replica, or was one all along."""
 
 
+def is_replicas_answer(error: Exception) -> bool:
+    """Return whether only a replica answers so."""
+    return isinstance(error, (ReadOnlyError, MasterDownError)) or (
+        isinstance(error, ResponseError) and OLD_STYLE in str(error)
+    )
+
+
 class Faithful:
     """Mixed into a connection: closes it when its server turns out to be a replica, so that the next one looks anew.
 
@@ -29,7 +36,7 @@ class Faithful:
         try:
             return await super().read_response(*arguments, **options)  # type: ignore[misc]
         except ResponseError as error:
-            if isinstance(error, (ReadOnlyError, MasterDownError)) or OLD_STYLE in str(error):
+            if is_replicas_answer(error):
                 await self.disconnect(nowait=True)  # type: ignore[attr-defined]
                 raise NotPrimary("the server is a replica") from error
             raise

@@ -15,6 +15,7 @@ from redis.exceptions import NoScriptError, RedisError
 
 from service.store.cluster import Cluster
 from service.store.connect import RedisGuard
+from service.store.lane import Lane
 
 LANES: Final = 2
 """Pipelines under way at once: with one, every caller would wait for the round trip before its own."""
@@ -46,6 +47,7 @@ class Pipeline:
         self._guard = guard
         self._waiting: deque[_Caller] = deque()
         self._apart = isinstance(redis, Cluster)
+        self._idle = [] if type(redis) is not Redis else [Lane(redis) for _ in range(LANES)]
         self._lanes = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -98,9 +100,16 @@ class Pipeline:
             await self._answer(caller, own)
 
     async def _execute(self, calls: Sequence[Call]) -> list[Any]:
+        commands = [("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.args) for call in calls]
+        if self._idle:
+            lane = self._idle.pop()
+            try:
+                return await lane.execute(commands)
+            finally:
+                self._idle.append(lane)
         async with self._redis.pipeline(transaction=False) as pipe:
-            for call in calls:
-                pipe.execute_command("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.args)
+            for command in commands:
+                pipe.execute_command(*command)
             answers: list[Any] = await pipe.execute(raise_on_error=False)
         return answers
 
