@@ -42,8 +42,8 @@ class Settings(BaseModel):
     """`redis://`, `unix://`, `redis+sentinel://` or `redis+cluster://`; without it a private one is started."""
     redis_dir: Path = Path("var/redis")
     """Where the private redis-server keeps its append-only file."""
-    redis_timeout: Seconds = 1.0
-    """Longest wait for one answer of Redis, in seconds."""
+    redis_timeout: Annotated[float, Field(gt=0, le=5)] = 1.0
+    """Longest wait for one answer of Redis, in seconds; well below how far ahead a user is listed, which is 10."""
     redis_connections: Annotated[int, Field(ge=4, le=10_000)] = 50
     """At most; two of them are kept for the scripts of mints."""
     host: str = "127.0.0.1"

@@ -13,6 +13,8 @@ from service.settings import Settings
 
 POLL: Final = 1.0
 """Seconds between looks at a revocation's progress."""
+MISSES: Final = 30
+"""Looks in a row that may fail before a wait is given up."""
 TIMEOUT: Final = 10.0
 
 Url = Annotated[
@@ -87,13 +89,25 @@ def revoke(
     told = routes.ask("POST", path, {"rate": rate} if rate is not None else None)
     if not as_json:
         print(f"{tenant} is blocked: nobody can mint.")
-    last = ""
+    last, misses = "", 0
     while wait and told["state"] != "done":
         if not as_json and (line := _progress(told)) != last:
             print(line, flush=True)
             last = line
         sleep(POLL)
-        told = routes.ask("GET", path)
+        try:
+            told = routes.ask("GET", path)
+        except Failed as failed:
+            # It has begun and goes on; a restart or a blip of Redis ends neither it nor the wait.
+            misses += 1
+            if misses > MISSES:
+                see = f"It goes on by itself; see: chatkit-mint sessions --tenant {tenant}"
+                raise Failed(f"{failed}. {see}") from None
+            continue
+        misses = 0
+        if told["state"] is None:
+            again = f"chatkit-mint revoke --tenant {tenant}"
+            raise Failed(f"Redis has lost the revocation, and what it had queued perhaps too; again: {again}")
     if as_json:
         print(_line(told))
     elif told["state"] == "done":

@@ -147,6 +147,7 @@ class AdminApi:
 def _standing(tenant: str, standing: Standing) -> dict[str, Any]:
     progress = standing.progress
     told = {**asdict(progress), "remaining": progress.remaining} if progress else {"state": None}
+    told.pop("round", None)  # the replicas' own affair
     return {
         "tenant": tenant,
         "blocked_since": standing.blocked_since,

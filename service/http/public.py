@@ -61,6 +61,7 @@ class PublicApi:
         caller = await self.credentials.caller(request, policies, welcome=request.method == "POST")
         if request.method == "POST":
             return await self._mint(request, caller, policies)
+        await self.store.check_login(caller.principal)
         keys = UserKeys.of(caller.principal.tenant, caller.principal.subject)
         live = await self.store.live(keys, now=self.clock())
         return json_answer({"object": "list", "data": [session.public() for session in live], "has_more": False})
@@ -68,6 +69,7 @@ class PublicApi:
     async def cancel_session(self, request: Request) -> Response:
         """Cancel one of the caller's own sessions."""
         caller = await self.credentials.caller(request, self.policies())
+        await self.store.check_login(caller.principal)
         session = await self.logout.one(caller.principal, request.path_params["session_id"])
         return json_answer(session.public())
 
@@ -77,6 +79,9 @@ class PublicApi:
         caller = await self.credentials.caller(request, policies)
         principal = caller.principal
         wish = await read_body(request, LOGOUT, empty=LogoutWish())
+        if wish.get("everywhere"):
+            # Of a login that is over, only its own logout may be repeated: a stolen token must not end new logins.
+            await self.store.check_login(principal)
         remember = policies.tenants[principal.tenant].fence_for
         report = await self.logout(principal, everywhere=wish.get("everywhere", False), remember=remember)
         answer = json_answer({"cancelled": report.cancelled, "pending": report.pending})

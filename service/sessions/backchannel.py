@@ -7,9 +7,9 @@ from typing import Final
 
 from service.observe.logs import note
 from service.principal import EndedLogin
-from service.sessions.cancel import LISTED_FOR, Canceller
+from service.sessions.cancel import Canceller
 from service.store.logins import LoginStore
-from service.store.queue import CancelQueue
+from service.store.queue import LISTED_FOR, CancelQueue
 from service.store.records import KEEP, UserKeys
 from service.store.sessions import SessionStore
 

@@ -18,17 +18,17 @@ from service.errors import Refusal, UpstreamUnavailable
 from service.observe.logs import note, where
 from service.observe.metrics import Metrics
 from service.session import Account, Live, Session
-from service.store.queue import CancelQueue
+from service.store.queue import LISTED_FOR, CancelQueue
 from service.store.records import KEEP, Queued, UserKeys
 from service.store.sessions import Admission
 from service.upstream.issuer import SessionIssuer
 
 PER_ACCOUNT: Final = 32
 """Cancels under way at one account from one process, for those who wait and for the sweeper each."""
-LISTED_FOR: Final = 10.0
-"""Seconds before a sweeper may look at a user who is listed first and queued for next: longer than Redis may take."""
 PUT_AWAY_RETRY: Final = 0.2
 """Seconds before the records of an abandoned session are tried to be put right again; doubled each time."""
+SOONEST_RETRY: Final = 0.2
+"""Seconds."""
 FIRST_RETRY, LAST_RETRY = 1.0, 30.0
 """Seconds between tries: doubled each time, with up to half of it taken off by chance."""
 
@@ -110,7 +110,12 @@ class Canceller:
     def next_try(self, pending: Sequence[Queued]) -> float:
         """Return when to try again, in seconds: backed off, but not past the end of what is still live."""
         now = self._clock()
-        return min(max(0.2, min(backoff(each.attempts), each.expires_at - now - 1)) for each in pending)
+
+        def wait(each: Queued) -> float:
+            left = each.expires_at - now - 1
+            return min(backoff(each.attempts), left) if left > 0 else backoff(each.attempts)
+
+        return max(SOONEST_RETRY, min(wait(each) for each in pending))
 
     async def abandon(self, admission: Admission, live: Live, account: Account) -> None:
         """End a session that can't be recorded: its secret never leaves, and it shall not live on.

@@ -6,8 +6,8 @@ from service.errors import NotFound, UpstreamUnavailable
 from service.observe.logs import note
 from service.principal import Principal
 from service.session import Session, Status
-from service.sessions.cancel import LISTED_FOR, Canceller
-from service.store.queue import CancelQueue
+from service.sessions.cancel import Canceller
+from service.store.queue import LISTED_FOR, CancelQueue
 from service.store.records import UserKeys
 from service.store.sessions import SessionStore
 

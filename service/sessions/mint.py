@@ -16,9 +16,9 @@ from service.observe.logs import note
 from service.observe.metrics import Metrics
 from service.principal import Principal
 from service.session import Grant, Live, Minted
-from service.sessions.cancel import LISTED_FOR, Canceller
+from service.sessions.cancel import Canceller
 from service.store.limits import SharedLimits
-from service.store.queue import CancelQueue
+from service.store.queue import LISTED_FOR, CancelQueue
 from service.store.sessions import Admission, Crowded, SessionStore, rate_headers
 from service.upstream.issuer import SessionIssuer
 

@@ -16,8 +16,7 @@ import structlog
 from service.contract import MAX_SECONDS
 from service.errors import Conflict, Refusal
 from service.observe.logs import where
-from service.sessions.cancel import LISTED_FOR
-from service.store.queue import CancelQueue
+from service.store.queue import LISTED_FOR, CancelQueue
 from service.store.records import SHARDS, UserKeys
 from service.store.revocations import REASON, Progress, RevocationStore
 from service.store.sessions import SessionStore
@@ -30,7 +29,9 @@ PATIENCE: Final = 5.0
 SIDE_BY_SIDE: Final = 20
 """Users fenced at once."""
 LOOKED_AT: Final = 200
-"""Users of one revocation of whom is asked, each `INTERVAL`, whether something is still queued."""
+"""Users of one revocation of whom is asked at once whether something is still queued."""
+LOOKING: Final = 0.3
+"""Seconds of each `INTERVAL` that one revocation's users may be looked at."""
 
 log = structlog.get_logger()
 
@@ -71,7 +72,10 @@ class Revoke:
         self._cursors: dict[str, int] = {}
 
     async def begin(self, tenant: str, *, rate: float) -> Standing:
-        """Block the tenant and begin to revoke it, at *rate* cancels a second; where that is under way, it goes on."""
+        """Block the tenant and begin to revoke it, at *rate* cancels a second; where that is under way, it goes on.
+
+        Whoever came back since an `unblock` is revoked too.
+        """
         await self._tenants.block(tenant)
         await self._revocations.begin(tenant, rate=rate)
         return await self.standing(tenant)
@@ -79,7 +83,7 @@ class Revoke:
     async def standing(self, tenant: str) -> Standing:
         """Return how things stand."""
         return Standing(
-            (await self._tenants.blocked([tenant]))[0],
+            await self._tenants.since(tenant),
             await self._tenants.count(tenant),
             await self._revocations.progress(tenant),
         )
@@ -95,6 +99,7 @@ class Revoke:
         """
         progress = await self._revocations.progress(tenant)
         if progress and progress.state == "fencing":
+            await self._revocations.resume(tenant)
             raise Conflict("fencing", detail="The revocation still goes through the users; try again in a moment")
         return await self._tenants.unblock(tenant, remember=self._remember_for(tenant))
 
@@ -116,25 +121,47 @@ class Revoke:
 
     async def once(self) -> None:
         """Do what is to be done now."""
+        trouble: Exception | None = None
         for tenant in await self._revocations.under_way():
-            if not await self._revocations.take_turn(tenant, self._replica):
-                continue
-            progress = await self._revocations.progress(tenant)
-            if progress and progress.state == "fencing":
-                await self._fence(tenant, progress)
-            elif progress:
-                await self._look(tenant)
-            await self._revocations.advance(tenant)
+            try:
+                await self._carry_on(tenant)
+            except Exception as error:  # noqa: BLE001  (one tenant's trouble must not hold up another's revocation)
+                trouble = trouble or error
+        if trouble:
+            raise trouble
+
+    async def _carry_on(self, tenant: str) -> None:
+        if not await self._revocations.take_turn(tenant, self._replica):
+            return
+        progress, fenced = await self._revocations.progress(tenant), 0
+        if progress and progress.state == "fencing":
+            await self._fence(tenant, progress)
+            fenced = progress.round
+        elif progress:
+            await self._look(tenant)
+        await self._revocations.advance(tenant, fenced=fenced)
 
     async def _fence(self, tenant: str, progress: Progress) -> None:
         """Fence every user and queue what is live: each user's cancels in their turn, by the rate."""
         counted = progress.sessions
+        trouble: BaseException | None = None
         for shard in range(SHARDS):
-            while users := await self._tenants.users(tenant, shard, most=SIDE_BY_SIDE):
+            failed = 0
+            while users := await self._tenants.users(tenant, shard, past=failed, most=SIDE_BY_SIDE):
                 after = max(0.0, progress.started_at + counted / progress.rate - self._clock())
                 after = min(after, MAX_SECONDS)  # by then they have ended by themselves
-                counted = max(counted, *await asyncio.gather(*(self._fence_user(keys, after) for keys in users)))
+                fenced = await asyncio.gather(
+                    *(self._fence_user(keys, after) for keys in users), return_exceptions=True
+                )
+                for each in fenced:
+                    if isinstance(each, BaseException):
+                        # One's trouble, a primary of a Cluster that is away, is no other's: tried again next time.
+                        trouble, failed = trouble or each, failed + 1
+                    else:
+                        counted = max(counted, each)
                 await self._revocations.take_turn(tenant, self._replica)
+        if trouble:
+            raise trouble
         log.info("tenant_fenced", tenant=tenant, sessions=counted)
 
     async def _fence_user(self, keys: UserKeys, after: float) -> int:
@@ -143,9 +170,8 @@ class Revoke:
         queued = await self._store.revoke(
             keys, login=None, remember=self._remember_for(keys.tenant), reason=REASON, leases=True
         )
-        mine = [each for each in queued if each.reason == REASON]
-        counted = await self._revocations.count(keys, still_queued=len(mine))
-        if mine:
+        counted = await self._revocations.count(keys)
+        if queued:
             await self._queue.schedule(keys, delay=after)
         # Last: whatever was cut short before is done again.
         await self._tenants.forget(keys)
@@ -153,10 +179,14 @@ class Revoke:
 
     async def _look(self, tenant: str) -> None:
         """Count what the sweepers have done."""
-        cursor, users = await self._revocations.users(tenant, self._cursors.get(tenant, 0), most=LOOKED_AT)
-        self._cursors[tenant] = cursor
-        if not cursor:
-            del self._cursors[tenant]
-        for keys in users:
-            if not any(each.reason == REASON for each in await self._queue.queued(keys)):
-                await self._revocations.close(keys)
+        ends = time.monotonic() + LOOKING
+        while True:
+            cursor, users = await self._revocations.users(tenant, self._cursors.get(tenant, 0), most=LOOKED_AT)
+            self._cursors[tenant] = cursor
+            for keys in users:
+                if not any(each.reason == REASON for each in await self._queue.queued(keys)):
+                    await self._revocations.close(keys)
+            if not cursor:
+                del self._cursors[tenant]
+            if not cursor or time.monotonic() > ends:
+                return

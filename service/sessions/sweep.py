@@ -51,6 +51,9 @@ class Sweeper:
                     if not failing:
                         log.warning("sweep_failed", code=refusal.code, reason=refusal.reason)
                     failing = True
+                except Exception as error:  # noqa: BLE001  (a defect must not end the promise that cancels are retried)
+                    log.error("sweep_failed", error=where(error))
+                    failing = True
                 await asyncio.sleep(PATIENCE if failing else INTERVAL)
         finally:
             for task in self._running:
@@ -64,7 +67,8 @@ class Sweeper:
         return taken
 
     async def _take(self) -> int:
-        claims = await self._queue.claim(hidden=HIDDEN, most=BATCH)
+        full = [tenant for tenant, users in self._per_tenant.items() if users >= PER_TENANT]
+        claims = await self._queue.claim(hidden=HIDDEN, most=BATCH, full=full)
         for claim in claims:
             # Each on its own: a slow tenant's cancels keep nobody else's waiting.
             task = asyncio.create_task(self._see_through(claim))

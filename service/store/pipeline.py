@@ -86,18 +86,23 @@ class Pipeline:
     async def _ask(self, callers: Sequence[_Caller]) -> None:
         waited = asyncio.get_running_loop().time() - callers[0].since
         try:
-            # Nobody waits longer than the deadline, the wait for a turn included.
-            async with asyncio.timeout(self._guard.deadline - min(waited, self._guard.deadline * 0.9)):
+            # Nobody waits much longer than the deadline, the wait for a turn included; and nobody gets no time at all.
+            async with asyncio.timeout(max(self._guard.deadline - waited, self._guard.deadline / 4)):
                 answers = await self._execute([call for caller in callers for call in caller.calls])
         except (RedisError, OSError, TimeoutError) as error:
             for caller in callers:
                 _tell(caller, self._guard.refusal(error))
             return
-        taken = 0
+        taken, late = 0, []
         for caller in callers:
             own = answers[taken : taken + len(caller.calls)]
             taken += len(caller.calls)
-            await self._answer(caller, own)
+            if any(isinstance(answer, NoScriptError) for answer in own):
+                late.append(self._again(caller, own))
+            else:
+                self._answer(caller, own)
+        if late:
+            await asyncio.gather(*late)
 
     async def _execute(self, calls: Sequence[Call]) -> list[Any]:
         commands = [("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.args) for call in calls]
@@ -113,25 +118,27 @@ class Pipeline:
             answers: list[Any] = await pipe.execute(raise_on_error=False)
         return answers
 
-    async def _answer(self, caller: _Caller, answers: list[Any]) -> None:
-        for index, answer in enumerate(answers):
-            if isinstance(answer, NoScriptError):
-                # A Redis that restarted. From here on all again: the order is what they rely on, and all but the first
-                # may be repeated.
-                _tell(caller, *await self._one_by_one(caller, answers[:index]))
-                return
-            if isinstance(answer, Exception):
-                _tell(caller, self._guard.refusal(answer))
-                return
-        _tell(caller, None, answers)
+    def _answer(self, caller: _Caller, answers: list[Any]) -> None:
+        failed = next((answer for answer in answers if isinstance(answer, Exception)), None)
+        _tell(caller, self._guard.refusal(failed) if failed else None, answers)
 
-    async def _one_by_one(self, caller: _Caller, answers: list[Any]) -> tuple[Exception | None, list[Any]]:
+    async def _again(self, caller: _Caller, answers: list[Any]) -> None:
+        """Run what a Redis that has restarted did not know, and all after it.
+
+        The order is what they rely on, and all but the first may be repeated.
+        """
+        known = next(index for index, answer in enumerate(answers) if isinstance(answer, NoScriptError))
+        loop = asyncio.get_running_loop()
+        done = answers[:known]
         try:
-            async with asyncio.timeout(self._guard.deadline):
-                answers += [await call.script(call.keys, call.args) for call in caller.calls[len(answers) :]]
+            async with asyncio.timeout(
+                max(caller.since + self._guard.deadline - loop.time(), self._guard.deadline / 4)
+            ):
+                done += [await call.script(call.keys, call.args) for call in caller.calls[known:]]
         except (RedisError, OSError, TimeoutError) as error:
-            return self._guard.refusal(error), []
-        return None, answers
+            _tell(caller, self._guard.refusal(error))
+        else:
+            self._answer(caller, done)
 
 
 def _tell(caller: _Caller, error: Exception | None, answers: list[Any] | None = None) -> None:

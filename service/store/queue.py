@@ -17,8 +17,16 @@ from service.store.connect import RedisGuard
 from service.store.records import KEEP, SHARDS, Queued, UserKeys, due_shard, readable, write_queued
 from service.store.scripts import lua
 
+LISTED_FOR: Final = 10.0
+"""Seconds before a sweeper may look at a user who is listed first and queued for next: longer than Redis may take."""
 LISTED: Final = 3600
 """Seconds that a shard of the due list stands after its last entry: past the end of any session."""
+
+
+PUT_OFF: Final = 5000
+"""Milliseconds until a user of a tenant with enough under way is looked at again."""
+LOOKED_AT: Final = 5000
+"""Users that one claim looks at in a shard, so that it takes Redis a few milliseconds at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +34,8 @@ class Claim:
     """A user whose cancels this process has taken on, until the claim's time is over."""
 
     keys: UserKeys
-    entry: str
-    """The entry of the due list that was claimed: the user's tag, with a `+` where it is the second."""
-    score: str
+    entries: tuple[tuple[str, str], ...]
+    """Entry of the due list (the user's tag, with a `+` where it is the second) and score, of each that was claimed."""
 
 
 class CancelQueue:
@@ -46,7 +53,7 @@ class CancelQueue:
     async def schedule(self, keys: UserKeys, *, delay: float) -> None:
         """List the user as due in *delay* seconds or sooner: before anything is queued for it, and to hurry it."""
         async with self._guard():
-            await self._schedule([keys.due], [keys.tag, int(delay * 1000), LISTED])
+            await self._schedule([keys.due], [keys.tag, int(delay * 1000), LISTED, int(LISTED_FOR * 1000)])
 
     async def put(self, keys: UserKeys, live: Live, *, reason: str) -> None:
         """Queue a session that could not be recorded."""
@@ -59,8 +66,10 @@ class CancelQueue:
         async with self._guard():
             await self._redis.hdel(keys.live, *fields)
 
-    async def claim(self, *, hidden: float, most: int) -> list[Claim]:
-        """Take up to *most* due users a shard; other sweepers don't see them for *hidden* seconds.
+    async def claim(self, *, hidden: float, most: int, full: Sequence[str] = ()) -> list[Claim]:
+        """Take about *most* due users a shard; other sweepers don't see them for *hidden* seconds.
+
+        Users of tenants that are *full* are put off a little: a backlog must not stand before everybody else's.
 
         Raises only where no shard can be reached: of a Cluster that lost a primary, the others' users are swept.
         """
@@ -68,7 +77,9 @@ class CancelQueue:
         async def shard(number: int) -> list[bytes] | StoreUnavailable:
             try:
                 async with self._guard():
-                    taken: list[bytes] = await self._claim([due_shard(number)], [int(hidden * 1000), most])
+                    taken: list[bytes] = await self._claim(
+                        [due_shard(number)], [int(hidden * 1000), most, PUT_OFF, LOOKED_AT, *full]
+                    )
             except StoreUnavailable as refusal:
                 return refusal
             return taken
@@ -77,11 +88,11 @@ class CancelQueue:
         answers = [answer for answer in found if not isinstance(answer, StoreUnavailable)]
         if not answers and isinstance(found[0], StoreUnavailable):
             raise found[0]
-        return [
-            Claim(UserKeys(answer[i].decode().rstrip("+")), answer[i].decode(), answer[i + 1].decode())
-            for answer in answers
-            for i in range(0, len(answer), 2)
-        ]
+        users: dict[str, list[tuple[str, str]]] = {}
+        for answer in answers:
+            for entry, score in zip(answer[::2], answer[1::2], strict=True):
+                users.setdefault(entry.decode().rstrip("+"), []).append((entry.decode(), score.decode()))
+        return [Claim(UserKeys(tag), tuple(entries)) for tag, entries in users.items()]
 
     async def queued(self, keys: UserKeys) -> list[Queued]:
         """Return the user's sessions that must still be cancelled."""
@@ -109,4 +120,6 @@ class CancelQueue:
         """Give a claimed user back: due again in *delay* seconds, or (None) with nothing left to do."""
         milliseconds = -1 if delay is None else int(delay * 1000)
         async with self._guard():
-            await self._release([claim.keys.due], [claim.entry, claim.score, milliseconds])
+            for entry, score in claim.entries:
+                await self._release([claim.keys.due], [entry, score, milliseconds])
+                milliseconds = -1  # once is enough

@@ -34,6 +34,8 @@ class Progress:
     cancelled: int
     failed: int
     """Ended by themselves before upstream confirmed."""
+    round: int = 1
+    """How often its users have been gone through: once more each time that it is asked for while it is under way."""
 
     @property
     def remaining(self) -> int:
@@ -47,6 +49,7 @@ class RevocationStore:
     def __init__(self, redis: Redis, guard: RedisGuard) -> None:
         self._redis: Any = redis  # redis-py's types leave open whether these answer now or later
         self._guard = guard
+        self._sessions = redis.register_script(lua("sessions_revoked"))
         self._begin = redis.register_script(lua("begin_revocation"))
         self._count = redis.register_script(lua("count_revoked"))
         self._close = redis.register_script(lua("close_revoked"))
@@ -54,17 +57,24 @@ class RevocationStore:
         self._turn = redis.register_script(lua("take_turn"))
 
     async def begin(self, tenant: str, *, rate: float) -> None:
-        """Begin, unless it is under way; *rate* is in sessions a second."""
+        """Begin, or go through the users once more, unless that is under way; *rate* is in sessions a second."""
         async with self._guard():
             # First the list by which replicas find it: a name too many on it is harmless.
             await self._redis.sadd(UNDER_WAY, tenant)
             await self._begin([_job(tenant)], [str(rate)])
+            # And again: whoever finds a name and no job takes it off.
+            await self._redis.sadd(UNDER_WAY, tenant)
+
+    async def resume(self, tenant: str) -> None:
+        """See that replicas find it: the list of tenants lies elsewhere in a Cluster, and may be lost alone."""
+        async with self._guard():
+            await self._redis.sadd(UNDER_WAY, tenant)
 
     async def progress(self, tenant: str) -> Progress | None:
         """Return how far it is; None where there is none."""
         async with self._guard():
             fields: dict[bytes, bytes] = await self._redis.hgetall(_job(tenant))
-        if not fields:
+        if b"state" not in fields:
             return None
         told = {name.decode(): value.decode() for name, value in fields.items()}
         return Progress(
@@ -75,6 +85,7 @@ class RevocationStore:
             sessions=int(told["sessions"]),
             cancelled=int(told["cancelled"]),
             failed=int(told["failed"]),
+            round=int(told.get("round", 1)),
         )
 
     async def under_way(self) -> list[str]:
@@ -87,11 +98,10 @@ class RevocationStore:
         async with self._guard():
             return bool(await self._turn([f"cm:revocation:{{{tenant}}}:lock"], [replica, int(TURN * 1000)]))
 
-    async def count(self, keys: UserKeys, *, still_queued: int) -> int:
+    async def count(self, keys: UserKeys) -> int:
         """Count a user's sessions, settled ones too; return how many of the tenant are counted by now."""
         async with self._guard():
-            settled: list[bytes | None] = await self._redis.hmget(keys.tally, ["cancelled", "failed"])
-            sessions = still_queued + sum(int(each or 0) for each in settled)
+            sessions: int = await self._sessions([keys.queue, keys.tally], [REASON])
             if not sessions:
                 return 0
             counted: int = await self._count([_job(keys.tenant), _users(keys.tenant)], [keys.tag, sessions])
@@ -110,11 +120,14 @@ class RevocationStore:
             await self._close([_job(keys.tenant), _users(keys.tenant)], [keys.tag, int(cancelled or 0)])
             await self._redis.delete(keys.tally)
 
-    async def advance(self, tenant: str) -> None:
-        """Every user is fenced: go on to cancelling, and to done where nothing is left to cancel."""
+    async def advance(self, tenant: str, *, fenced: int) -> None:
+        """Go on to cancelling if every user of round *fenced* is fenced, and to done if nothing is left to cancel."""
         async with self._guard():
-            if await self._advance([_job(tenant), _users(tenant)], [KEPT]) in (b"done", None):
+            if await self._advance([_job(tenant), _users(tenant)], [KEPT, fenced]) in (b"done", None):
                 await self._redis.srem(UNDER_WAY, tenant)
+                # It may have begun anew in between.
+                if await self._redis.hget(_job(tenant), "state") not in (b"done", None):
+                    await self._redis.sadd(UNDER_WAY, tenant)
 
 
 def _job(tenant: str) -> str:

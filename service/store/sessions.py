@@ -203,6 +203,19 @@ class SessionStore:
             entry: bytes | None = await self._retire([keys.live, keys.queue], [session_id, reason, KEEP])
         return None if entry is None else read_queued(session_id, entry.decode())
 
+    async def check_login(self, principal: Principal) -> None:
+        """Raise `LoginRevoked` where the principal's login was logged out."""
+        keys = UserKeys.of(principal.tenant, principal.subject)
+        login, issued_at = _login(principal)
+        async with self._guard():
+            fence: Any = self._redis.hmget(keys.fence, ["*", f"s{login}"])
+            everyone, own = await fence
+            ended: Any = principal.login and await self._redis.hget(
+                login_key(principal.tenant, principal.issuer, principal.login), "!"
+            )
+        if ended or (own and (login or issued_at <= int(own))) or (everyone and issued_at <= int(everyone)):
+            raise LoginRevoked("fenced")
+
     async def ping(self) -> None:
         """Ask whether Redis answers and takes what is written."""
         async with self._guard():

@@ -44,17 +44,18 @@ class TenantStore:
         """Return since when (Unix seconds) nobody of each tenant can mint; None where they can."""
         async with self._guard():
             listed: set[bytes] = await self._sets.smembers(BLOCKED)
-        return [await self._since(tenant) if tenant.encode() in listed else None for tenant in tenants]
+        return [await self.since(tenant) if tenant.encode() in listed else None for tenant in tenants]
 
-    async def _since(self, tenant: str) -> float | None:
+    async def since(self, tenant: str) -> float | None:
+        """Return since when (Unix seconds) nobody of the tenant can mint; None where somebody can."""
         async with self._guard():
             marks = [await self._redis.hget(gate_key(tenant, shard), "blocked") for shard in range(SHARDS)]
-        return min((int(mark) / 1000 for mark in marks if mark), default=None)
+        return min(int(mark) for mark in marks if mark) / 1000 if all(marks) else None
 
-    async def users(self, tenant: str, shard: int, *, most: int) -> list[UserKeys]:
-        """Return some of the shard's users who may have something alive."""
+    async def users(self, tenant: str, shard: int, *, past: int, most: int) -> list[UserKeys]:
+        """Return some of the shard's users who may have something alive, but for the first *past*."""
         async with self._guard():
-            tags: list[bytes] = await self._sets.zrange(users_key(tenant, shard), 0, most - 1)
+            tags: list[bytes] = await self._sets.zrange(users_key(tenant, shard), past, past + most - 1)
         return [UserKeys(tag.decode()) for tag in tags]
 
     async def forget(self, keys: UserKeys) -> None:

@@ -104,7 +104,7 @@ class OpenAISessions:
         retries = tries = 0
         asked = False
         while True:
-            result, sent = await self._with_each_key(account, call, ends)
+            result, sent = await self._with_each_key(operation, account, call, ends)
             tries += sent
             asked = asked or sent > 1 or isinstance(result, Answer) or result.sent
             note(upstream_tries=tries)
@@ -121,9 +121,16 @@ class OpenAISessions:
             retries += 1
 
     async def _with_each_key(
-        self, account: Account, call: Callable[[Address, float], Awaitable[Result]], ends: float
+        self,
+        operation: Operation,
+        account: Account,
+        call: Callable[[Address, float], Awaitable[Result]],
+        ends: float,
     ) -> tuple[Result, int]:
-        """Call with one key after the other while they are refused: 401 did nothing. Return also how many calls."""
+        """Call with one key after the other while they are refused: 401 did nothing. Return also how many calls.
+
+        A cancel is tried with the next on 404 too: the session may be of another key's project.
+        """
         try:
             addresses = self._addresses(account)
         except TRANSPORT_ERRORS as error:
@@ -132,11 +139,15 @@ class OpenAISessions:
         calls = int(not is_held_back(result))
         for address in addresses[1:]:
             left = ends - self._monotonic()
-            if not is_unauthorized(result) or left < retry.LEAST:
+            refused = is_unauthorized(result)
+            unknown = operation == "cancel" and isinstance(result, Answer) and result.status == httpx2.codes.NOT_FOUND
+            if not (refused or unknown) or left < retry.LEAST:
                 break
-            result = await call(address, left)
+            again = await call(address, left)
             calls += 1
-            if isinstance(result, Answer) and not is_unauthorized(result):
+            # A key that is no good tells nothing of the session that another did not know.
+            result = result if unknown and is_unauthorized(again) else again
+            if refused and isinstance(result, Answer) and not is_unauthorized(result):
                 self._prefer(account, address)
         return result, calls
 

@@ -122,3 +122,19 @@ def test_a_logout_during_a_mint_wins(
     [session] = upstream.of(f"slow:{alice.subject}")
     assert session["status"] == "cancelled"
     assert alice.live() == []
+
+
+def test_a_login_that_is_over_can_do_nothing_but_repeat_its_own_logout(someone: Someone) -> None:
+    stolen = someone()
+    stolen.minted()
+    stolen.log_out()
+    new = stolen.again()
+    session = new.minted()
+    for answer in (
+        stolen.log_out(everywhere=True),
+        stolen.get("/v1/chatkit/sessions"),
+        stolen.cancel(session["id"]),
+    ):
+        assert (answer.status_code, answer.json()["code"]) == (401, "login_revoked")
+    assert stolen.log_out().json() == {"cancelled": 0, "pending": 0}
+    assert new.live() == [session["id"]]

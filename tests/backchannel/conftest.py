@@ -105,7 +105,7 @@ def whole_stack(config: Path, issuer_process: Issuer, redis_server: RedisServer,
     issuer_process.fault("error", ELSEWHERE)
     url = redis_server.url(SERVICE_DB)
     # These tests are of what is answered, not of how quickly on a busy machine.
-    service = Service(home / "service.log", config, url, CHATKIT_MINT_REDIS_TIMEOUT="10")
+    service = Service(home / "service.log", config, url, CHATKIT_MINT_REDIS_TIMEOUT="5")
     try:
         yield Stack(service.wait(), redis_server, Provider(issuer_process), Upstream(url))
     finally:

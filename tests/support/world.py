@@ -144,11 +144,11 @@ class World:
         return str(session["status"])
 
     async def due(self) -> dict[str, float]:
-        """Who is listed as having something to cancel, and when (ms)."""
+        """Who is listed as having something to cancel, and when (ms): the next time alone of who is listed twice."""
         found: dict[str, float] = {}
         for number in range(SHARDS):
             entries: Any = await self.redis.zrange(due_shard(number), 0, -1, withscores=True)
-            found |= {entry.decode().rstrip("+"): at for entry, at in entries}
+            found |= {entry.decode(): at for entry, at in entries if not entry.endswith(b"+")}
         return found
 
     async def make_due(self, who: Principal) -> None:

@@ -57,8 +57,14 @@ local queued, answer = redis.call('HGETALL', KEYS[3]), {}
 for i = 1, #queued, 2 do
   local owner = string.match(queued[i + 1], '^%d+|[^|]*|%d+|%d+|%d+|([^|]*)|')
   if login == '' or owner == login or (nameless and owner == '') then
+    local entry = queued[i + 1]
+    if leases and owner then
+      -- A tenant's revocation is not done before what was queued for another reason is.
+      entry = string.gsub(entry, '^(%d+)|[^|]*|', '%1|' .. ARGV[4] .. '|')
+      redis.call('HSET', KEYS[3], queued[i], entry)
+    end
     answer[#answer + 1] = queued[i]
-    answer[#answer + 1] = queued[i + 1]
+    answer[#answer + 1] = entry
   end
 end
 return answer

@@ -15,7 +15,12 @@ for i = 4, 3 + confirmed + over do
   end
 end
 for i = 4 + confirmed + over, #ARGV, 2 do
-  if redis.call('HEXISTS', KEYS[1], ARGV[i]) == 1 then redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+  local entry = redis.call('HGET', KEYS[1], ARGV[i])
+  if entry then
+    -- The attempts alone: a tenant's revocation may have made the reason its own meanwhile.
+    local rest = string.match(entry, '^%d+(|.*)$') or string.match(ARGV[i + 1], '^%d+(|.*)$')
+    redis.call('HSET', KEYS[1], ARGV[i], string.match(ARGV[i + 1], '^%d+') .. rest)
+  end
 end
 -- In one call with the above: a mint that record refuses turns its lease into a queue entry.
 local now, leases = tonumber(redis.call('TIME')[1]), 0

@@ -6,7 +6,7 @@ import pytest
 from redis.asyncio import Redis
 
 from service.errors import LoginRevoked, NotFound, UpstreamUnavailable
-from service.sessions import cancel
+from service.store.queue import LISTED_FOR
 from service.store.records import UserKeys
 from support.world import DAY, World
 
@@ -200,4 +200,4 @@ async def test_old_fences_are_forgotten_and_young_ones_are_not(world: World, red
 
 def test_a_claim_is_not_taken_before_what_was_listed_is_queued() -> None:
     """A sweeper must not look at a user between its listing and its queueing."""
-    assert cancel.LISTED_FOR > 2 * 2 * 1.0  # twice Redis's default deadline, with its one retry
+    assert LISTED_FOR > 2 * 2 * 1.0  # twice Redis's default deadline, with its one retry

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -155,3 +156,44 @@ async def test_a_tenant_with_too_many_under_way_makes_room(world: World, monkeyp
 def test_backoff_grows_and_is_bounded() -> None:
     for attempts in range(40):
         assert 0.5 <= backoff(attempts) <= min(30.0, 2.0**attempts)
+
+
+async def test_a_backlog_of_one_tenant_stands_before_nobody_elses(world: World) -> None:
+    """Thousands of users whose upstream hangs are due before one whose upstream doesn't."""
+    backlog = [UserKeys.of("hung", f"user-{number}") for number in range(8_000)]
+    for keys in backlog:
+        await world.redis.zadd(keys.due, {keys.tag: 1})
+    who = world.login(tenant="acme")
+    await world.redis.zadd(UserKeys.of("acme", who.subject).due, {UserKeys.of("acme", who.subject).tag: 2})
+    claims = await world.queue.claim(hidden=30.0, most=50, full=["hung"])
+    assert [claim.keys.tenant for claim in claims] == ["acme"]
+    # The others are due again a little later, each at its own time.
+    due = await world.due()
+    times = [due[keys.tag] for keys in backlog]
+    assert min(times) > world.clock() * 1000 + 4_000
+    assert max(times) < world.clock() * 1000 + 11_000
+
+
+async def test_the_sweeper_says_whose_backlog_it_has_enough_of(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep, "PER_TENANT", 3)
+    world.upstream.cancels_hang.add("hung")
+    for number in range(5):
+        who = world.login(tenant="hung", subject=f"user-{number}")
+        await world.minted(who)
+        await world.queue.schedule(UserKeys.of("hung", who.subject), delay=0)
+        await world.store.revoke(UserKeys.of("hung", who.subject), login=None, remember=DAY, reason="logout")
+    await world.sweeper._take()
+    await asyncio.sleep(0)
+    asked = []
+    claim = world.queue.claim
+
+    async def noted(**options: Any) -> Any:
+        asked.append(options["full"])
+        return await claim(**options)
+
+    monkeypatch.setattr(world.queue, "claim", noted)
+    await world.sweeper._take()
+    for task in world.sweeper._running:
+        task.cancel()
+    await asyncio.gather(*world.sweeper._running, return_exceptions=True)
+    assert asked == [["hung"]]
