@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check image-check soak bench-policy bench-setup format lock clean
+.PHONY: help setup run test check image-check soak bench bench-policy bench-setup format lock clean
 
 help: ## list these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ soak: setup ## the long runs: kills, interleavings, frozen Redis (about half an 
 
 bench-policy: setup ## how loading and deciding grow with the number of tenants, as ratios
 	@$(BIN)/python tests/bench/policy.py
+
+bench: setup bench-setup ## what a mint costs beside its peers, as ratios (a quarter of an hour; --only PART by ARGS)
+	@$(BIN)/python tests/bench/mint.py $(ARGS)
 
 bench-setup: ## install the peers that `make bench` compares with (.venv-bench; Express where Node is)
 	@PYTHON=$(PYTHON) tests/bench/setup

@@ -13,7 +13,6 @@ from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
 from redis.exceptions import NoScriptError, RedisError
 
-from service.store.cluster import Cluster
 from service.store.connect import RedisGuard
 from service.store.lane import Lane
 
@@ -46,8 +45,9 @@ class Pipeline:
         self._redis = redis
         self._guard = guard
         self._waiting: deque[_Caller] = deque()
-        self._apart = isinstance(redis, Cluster)
-        self._idle = [] if type(redis) is not Redis else [Lane(redis) for _ in range(LANES)]
+        # A Cluster's commands go to several nodes: its client sends them one after the other, each caller's by itself.
+        self._apart = type(redis) is not Redis
+        self._idle = [] if self._apart else [Lane(redis) for _ in range(LANES)]
         self._lanes = 0
         self._tasks: set[asyncio.Task[None]] = set()
 

@@ -163,17 +163,17 @@ class House:
     """A configuration with *tenants* tenants of one issuer each, of which the first is the one that is asked."""
 
     def __init__(self, home: Path, upstream: str, alg: str, *, tenants: int = 1, **upstream_options: Any) -> None:
+        self.tenants = tenants
         self.signer = Signer("https://login.bench.example/", "bench", alg=alg)
         self.config = write_config(
             home, *(self._tenant(number, upstream, alg, upstream_options) for number in range(tenants))
         )
 
     def _tenant(self, number: int, upstream: str, alg: str, options: Mapping[str, Any]) -> dict[str, Any]:
-        issuer = self.signer.issuer if number == 0 else f"https://login-{number}.bench.example/"
         plans = ("free", "pro", "team")
         return tenant_file(
             f"tenant-{number}",
-            {"issuer": issuer, "audience": "bench", "algorithms": [alg], "jwks": self.signer.jwks},
+            {"issuer": _issuer(number), "audience": "bench", "algorithms": [alg], "jwks": self.signer.jwks},
             upstream={"kind": "openai", "base_url": upstream, "api_key": {"env": "BENCH_KEY"}, **options},
             session={
                 "workflow": {"id": "wf_bench", "state_variables": {"plan": "${claims.plan}"}},
@@ -194,15 +194,19 @@ class House:
             quota={"mints": ["1000/minute", "100000/day"], "live_sessions": {"max": 50, "excess": "cancel_oldest"}},
         )
 
-    def tokens(self, count: int, *, users: int | None = None) -> list[str]:
-        """Tokens of as many users, each of a login of its own."""
-        plans = ("free", "pro", "team")
+    def tokens(self, count: int) -> list[str]:
+        """Tokens of as many users, each of a login of its own, of one tenant after the other."""
+        plans, until = ("free", "pro", "team"), int(time.time()) + 7200
         return [
             self.signer.token(
-                f"auth0|{number % (users or count):024d}", plan=plans[number % 3], exp=int(time.time()) + 7200
+                f"auth0|{number:024d}", plan=plans[number % 3], exp=until, iss=_issuer(number % self.tenants)
             )
             for number in range(count)
         ]
+
+
+def _issuer(number: int) -> str:
+    return f"https://login-{number}.bench.example/" if number else "https://login.bench.example/"
 
 
 @contextmanager
@@ -212,12 +216,14 @@ def service(
     """`chatkit-mint serve` with everything on."""
     port = free_port()
     environ = clean_environ(
-        CHATKIT_MINT_CONFIG_DIR=str(house.config),
-        CHATKIT_MINT_REDIS_URL=redis_url,
-        CHATKIT_MINT_PORT=str(port),
-        CHATKIT_MINT_OPS_PORT=str(free_port()),
-        BENCH_KEY="sk-" + secrets.token_hex(16),
-        **settings,
+        **{
+            "CHATKIT_MINT_CONFIG_DIR": str(house.config),
+            "CHATKIT_MINT_REDIS_URL": redis_url,
+            "CHATKIT_MINT_PORT": str(port),
+            "CHATKIT_MINT_OPS_PORT": str(free_port()),
+            "BENCH_KEY": "sk-" + secrets.token_hex(16),
+            **settings,
+        }
     )
     with running(
         [sys.executable, "-m", "service", "serve"], core, f"http://127.0.0.1:{port}", environ=environ, log=log

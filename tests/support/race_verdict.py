@@ -96,13 +96,16 @@ def _may_fail(played: Round, actor: str) -> tuple[type[Exception], ...]:
     late = (StoreUnavailable, UpstreamTimeout) if any(" s pass" in each for each in played.steps.trace) else ()
     full = (TooManyLiveSessions,) if played.plan.refuse else ()
     down = (UpstreamUnavailable,) if actor in played.failing else ()
-    return (*late, *full, *down)
+    # Recorded, and a newer one's turn before its own answer: then it is cancelled, and its secret doesn't leave.
+    crowded = (StoreUnavailable,) if played.plan.most_live and not played.plan.refuse else ()
+    return (*late, *full, *down, *crowded)
 
 
 def _judge_session(played: Round, session_id: str, mint: MintRun, fences: list[Fence], verdict: Verdict) -> None:
     name, status = played.actors.named(session_id), played.statuses[session_id]
     about = [each for each in played.steps.history if session_id in each.ids]
-    recorded = next((each.at for each in about if each.what == "record" and each.answer[0] == b"ok"), None)
+    done = (b"ok", b"crowded")
+    recorded = next((each.at for each in about if each.what == "record" and each.answer[0] in done), None)
     crashed = played.actors.owner[session_id].partition("/")[0] in played.steps.dead
     arrived = any(each.what == "created" for each in about)
     live = status == "active"

@@ -1,0 +1,92 @@
+"""Redis as it is with many live sessions, written by the store's own scripts or, for a million, in their form."""
+
+import asyncio
+import secrets
+import time
+
+from redis import Redis as PlainRedis
+from redis.asyncio import Redis
+
+from service.observe.metrics import Metrics
+from service.principal import Principal
+from service.session import Limits, Live
+from service.store.connect import RedisGuard, connect
+from service.store.records import UserKeys, login_key, users_key, write_record
+from service.store.sessions import SessionStore
+
+ISSUER, TENANT = "https://login.bench.example/", "tenant-0"
+MEASURED = 20_000
+
+
+def _principal(number: int, now: float) -> Principal:
+    return Principal(TENANT, f"filler|{number:024d}", secrets.token_hex(8), now, now + 3600, claims={}, issuer=ISSUER)
+
+
+def _live(principal: Principal, now: float) -> Live:
+    user = f"{TENANT}:{principal.subject}"
+    session = f"cksess_{secrets.token_hex(24)}"
+    return Live(session, user, "wf_bench", principal.login, now, int(now) + 600, now, "01234567")
+
+
+def fill(url: str, count: int) -> None:
+    """Write *count* live sessions, each of a user and a login of its own, as the scripts would have."""
+    redis, now = PlainRedis.from_url(url), time.time()
+    for start in range(0, count, 5_000):
+        pipe = redis.pipeline(transaction=False)
+        for number in range(start, min(start + 5_000, count)):
+            principal = _principal(number, now)
+            keys, live = UserKeys.of(TENANT, principal.subject), _live(principal, now)
+            login = login_key(TENANT, ISSUER, principal.login or "")
+            pipe.hset(keys.live, live.id, write_record(live))
+            pipe.expire(keys.live, 3600)
+            pipe.zadd(users_key(TENANT, keys.shard), {keys.tag: int(now * 1000) + 3_600_000})
+            pipe.hset(login, keys.tag, "")
+            pipe.expire(login, 3600)
+        pipe.execute()
+
+
+def bytes_each(url: str) -> dict[str, float]:
+    """Return the bytes of Redis for a live session, and for a login that was logged out: a user each."""
+    return asyncio.run(_bytes_each(url))
+
+
+async def _bytes_each(url: str) -> dict[str, float]:
+    redis = connect(url, timeout=5, connections=20)
+    store, now = SessionStore(redis, RedisGuard(Metrics(), deadline=10)), time.time()
+    people = [_principal(number, now) for number in range(MEASURED)]
+
+    async def mint(principal: Principal) -> None:
+        admission = await store.admit(principal, Limits(), lease_seconds=30)
+        await store.record(principal, admission, _live(principal, now), Limits())
+
+    async def log_out(principal: Principal) -> None:
+        keys = UserKeys.of(TENANT, principal.subject)
+        for each in await store.revoke(keys, login=principal.login, remember=86_400, reason="logout"):
+            await redis.hdel(keys.queue, each.id)
+
+    try:
+        empty = await _used(redis)
+        await _all(mint, people)
+        live = (await _used(redis) - empty) / MEASURED
+        await _all(log_out, people)
+        # What outlives the sessions is the fence; the lists of users and logins end with them.
+        async for key in redis.scan_iter(match="cm:sid:*", count=5_000):
+            await redis.unlink(key)
+        async for key in redis.scan_iter(match="cm:tenant:*", count=5_000):
+            await redis.unlink(key)
+        await asyncio.sleep(1)
+        fenced = (await _used(redis) - empty) / MEASURED
+    finally:
+        await redis.aclose()
+    return {"a live session": live, "a logged-out login": fenced}
+
+
+async def _all(work: object, people: list[Principal]) -> None:
+    assert callable(work)
+    for start in range(0, len(people), 200):
+        await asyncio.gather(*(work(each) for each in people[start : start + 200]))
+
+
+async def _used(redis: Redis) -> int:
+    used: int = (await redis.info("memory"))["used_memory"]
+    return used
