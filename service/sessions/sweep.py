@@ -81,7 +81,7 @@ class Sweeper:
         self._per_tenant[tenant] += 1
         try:
             if self._per_tenant[tenant] > PER_TENANT:
-                await self._queue.release(claim, delay=PATIENCE)
+                await self._queue.release(claim, delay=INTERVAL)
                 return
             queued = await self._queue.queued(claim.keys)
             report = await self._canceller.settle(claim.keys, queued, wait=WAIT, sweeping=True)

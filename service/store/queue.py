@@ -24,8 +24,8 @@ LISTED: Final = 3600
 
 
 PUT_OFF: Final = 5000
-"""Milliseconds until a user of a tenant with enough under way is looked at again."""
-LOOKED_AT: Final = 5000
+"""Milliseconds until a backlog is looked at again."""
+LOOKED_AT: Final = 2000
 """Users that one claim looks at in a shard, so that it takes Redis a few milliseconds at most."""
 
 
@@ -69,7 +69,8 @@ class CancelQueue:
     async def claim(self, *, hidden: float, most: int, full: Sequence[str] = ()) -> list[Claim]:
         """Take about *most* due users a shard; other sweepers don't see them for *hidden* seconds.
 
-        Users of tenants that are *full* are put off a little: a backlog must not stand before everybody else's.
+        Users of tenants that are *full* are passed over, a backlog of theirs put off: it must not stand before
+        everybody else's.
 
         Raises only where no shard can be reached: of a Cluster that lost a primary, the others' users are swept.
         """

@@ -281,7 +281,7 @@ def cancelling(report: Report, _seconds: float) -> None:
         house = House(home, upstream, "ES256", max_concurrent=4096)
         port = free_port()
         ours = stack.enter_context(service(house, redis, CHATKIT_MINT_ADMIN_KEY=key, CHATKIT_MINT_OPS_PORT=str(port)))
-        load(ours.url + SESSIONS, seconds=15, connections=200, tokens=house.tokens(50_000))
+        measure(ours, SESSIONS, 15, house.tokens(50_000), connections=200)
         client = stack.enter_context(
             httpx2.Client(
                 base_url=f"http://127.0.0.1:{port}", headers={"authorization": f"Bearer {key}"}, trust_env=False

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import sys
+from typing import cast
 
 import uvloop
 
@@ -22,8 +23,7 @@ class Slow(asyncio.Protocol):
         self.buffer = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's is none by descent
 
     def data_received(self, chunk: bytes) -> None:
         self.buffer += chunk
