@@ -56,6 +56,8 @@ async def read_raw(request: Request) -> bytes:
     told = request.headers.get("content-length", "0")
     if told.isdecimal() and int(told) > MAX_BODY:
         raise BodyTooLarge(f"{told[:20]} bytes announced")
+    if told == "0" and "transfer-encoding" not in request.headers:
+        return b""  # nothing to wait for, as with most mints
     body = bytearray()
     async for chunk in request.stream():
         body += chunk

@@ -82,8 +82,8 @@ class CanonicalLine:
                 )
 
     def _count(self, scope: Scope, route: str, status: int, took: float) -> None:
-        self.metrics.requests.labels(route, _method(scope), str(status)).inc()
-        self.metrics.request_seconds.labels(route).observe(took)
+        self.metrics.counter(self.metrics.requests, route, _method(scope), str(status)).inc()
+        self.metrics.histogram(self.metrics.request_seconds, route).observe(took)
         if code := scope.get(REFUSAL_KEY):
             self.metrics.refusals.labels(code).inc()
 

@@ -3,6 +3,8 @@
 Labels are bounded: tenant names come from loaded files, routes and codes from this code, never from a caller.
 """
 
+from functools import lru_cache
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import choose_encoder
 
@@ -57,6 +59,18 @@ class Metrics:
 
     def _histogram(self, name: str, text: str, *labels: str) -> Histogram:
         return Histogram(name, text, labels, namespace=PREFIX, registry=self.registry, buckets=BUCKETS)
+
+    @staticmethod
+    @lru_cache(maxsize=16_384)
+    def counter(metric: Counter, *labels: str) -> Counter:
+        """Return the counter of these labels, found once: prometheus-client takes a lock to look for it each time."""
+        return metric.labels(*labels)
+
+    @staticmethod
+    @lru_cache(maxsize=1024)
+    def histogram(metric: Histogram, *labels: str) -> Histogram:
+        """Return the histogram of these labels."""
+        return metric.labels(*labels)
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """Return the metrics in the format that the scraper's Accept header asks for, and its content type."""

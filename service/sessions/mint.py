@@ -65,7 +65,7 @@ class Mint:
         except Refusal as refusal:
             self._metrics.mints.labels(grant.tenant, refusal.code).inc()
             raise
-        self._metrics.mints.labels(grant.tenant, "minted").inc()
+        self._metrics.counter(self._metrics.mints, grant.tenant, "minted").inc()
         return MintResult(minted, rate_headers(admission.windows))
 
     async def _begin(self, principal: Principal, grant: Grant) -> tuple[Admission, asyncio.Task[Minted]]:

@@ -17,7 +17,7 @@ PATIENCE: Final = 5.0
 """Seconds between looks while Redis fails."""
 BATCH: Final = 50
 """Users taken from a shard at once."""
-PER_TENANT: Final = 200
+PER_TENANT: Final = 500
 """Users of one tenant under way at once: past it, a dead upstream's cancels make room for the others'."""
 WAIT: Final = 20.0
 """Seconds for one user's cancels."""

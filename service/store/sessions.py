@@ -6,6 +6,7 @@ Every step that must be one step is one Lua call.
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from redis.asyncio import Redis
@@ -242,9 +243,17 @@ def rate_headers(states: Sequence[WindowState], of: str = "mint") -> dict[str, s
     """Return `RateLimit` and `RateLimit-Policy` (IETF httpapi draft): an item a window, times in whole seconds."""
     if not states:
         return {}
-    names = [f"{of}-{state.window.seconds}" if len(states) > 1 else of for state in states]
+    names, policy = _policy(tuple(state.window for state in states), of)
     pairs: list[tuple[str, Any]] = list(zip(names, states, strict=True))
     return {
-        "RateLimit-Policy": ", ".join(f'"{name}";q={s.window.count};w={s.window.seconds}' for name, s in pairs),
-        "RateLimit": ", ".join(f'"{name}";r={s.left};t={-int(-s.reset // 1)}' for name, s in pairs),
+        "RateLimit-Policy": policy,
+        "RateLimit": ", ".join([f'"{name}";r={s.left};t={-int(-s.reset // 1)}' for name, s in pairs]),
     }
+
+
+@lru_cache(maxsize=4096)
+def _policy(windows: tuple[Window, ...], of: str) -> tuple[tuple[str, ...], str]:
+    """Return what each window is called, and the policy of all: the same for every mint of a tenant."""
+    names = tuple(f"{of}-{window.seconds}" if len(windows) > 1 else of for window in windows)
+    told = zip(names, windows, strict=True)
+    return names, ", ".join(f'"{name}";q={window.count};w={window.seconds}' for name, window in told)

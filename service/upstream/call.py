@@ -115,8 +115,8 @@ class Calls:
     def tell(self, operation: Operation, outcome: str, started: float) -> None:
         """Count and note a call that was *started* then (`time.perf_counter`)."""
         took = time.perf_counter() - started
-        self._metrics.upstream_calls.labels(operation, outcome).inc()
-        self._metrics.upstream_seconds.labels(operation).observe(took)
+        self._metrics.counter(self._metrics.upstream_calls, operation, outcome).inc()
+        self._metrics.histogram(self._metrics.upstream_seconds, operation).observe(took)
         note(upstream_ms=round(took * 1000, 1), upstream_outcome=outcome)
 
     async def _send(
