@@ -19,7 +19,7 @@ from service.observe.logs import where
 log = structlog.get_logger()
 
 IPV4 = 4
-GC_THRESHOLD = 20_000
+GC_THRESHOLD = 50_000
 """Objects made and not gone again before the youngest are looked at; Python's 700 is a look every other request."""
 KEEP_ALIVE = 75
 """Seconds: longer than load balancers keep an idle connection (60 as a rule); else they send into a closing one."""
