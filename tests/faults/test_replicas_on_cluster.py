@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from redis.asyncio import Redis
 
 from service.errors import LoginRevoked, RateLimited, TenantBlocked, TooManyLiveSessions, UpstreamUnavailable
 from service.principal import Principal
@@ -21,13 +22,18 @@ USERS = 24
 async def replicas(cluster: ClusterServers) -> AsyncIterator[tuple[World, World]]:
     clients = [connect(cluster.url, timeout=2.0, connections=16) for _ in range(2)]
     try:
-        assert isinstance(clients[0], Cluster)
-        for each in await clients[0].primaries():
-            await each.flushall()
+        await empty(clients[0])
         yield World(clients[0]), World(clients[1])
+        await empty(clients[0])  # other tests' tenants have the same names, and one is blocked here
     finally:
         for client in clients:
             await client.aclose()
+
+
+async def empty(client: Redis) -> None:
+    assert isinstance(client, Cluster)
+    for each in await client.primaries():
+        await each.flushall()
 
 
 def people(world: World) -> list[Principal]:
