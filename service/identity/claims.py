@@ -5,6 +5,7 @@ RFC 7519 §4.1 (required claims and times), RFC 8725 §3.11 and §3.12 (kinds of
 
 import math
 import re
+from collections.abc import Callable
 from typing import Any, Final, TypeGuard
 
 from service.errors import InvalidToken
@@ -34,8 +35,13 @@ def audience_of(claims: dict[str, Any]) -> frozenset[str]:
 
 def check_claims(claims: dict[str, Any], header: dict[str, Any], trust: Trust, now: float) -> str | None:
     """Return why *trust* refuses these claims at *now* (Unix seconds); None where it accepts them."""
+    return refusal_of(lambda: _check(claims, header, trust, now))
+
+
+def refusal_of(check: Callable[[], None]) -> str | None:
+    """Return why a check refuses; None where it doesn't. Each trust has rules of its own, and one may do."""
     try:
-        _check(claims, header, trust, now)
+        check()
     except InvalidToken as refusal:
         return refusal.reason
     return None

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from service.errors import InvalidToken, IssuerUnavailable
-from service.identity.claims import LOGOUT_EVENT, check_times, is_name
+from service.identity.claims import LOGOUT_EVENT, check_times, is_name, refusal_of
 from service.identity.jws import MAX_NAME, parse_token
 from service.identity.keys import KeyCache
 from service.identity.signatures import believing, verified
@@ -54,7 +55,9 @@ class LogoutTokens:
         believers = believing(parsed, trusts, lambda trust: trust.logout_audiences)
         genuine, unavailable = await verified(self._keys, parsed, believers)
         claims, now = parsed.unverified_claims, self._clock()
-        refusals = {trust: _refusal(claims, parsed.unverified_header, trust, now) for trust in genuine}
+        refusals = {
+            trust: refusal_of(partial(_check, claims, parsed.unverified_header, trust, now)) for trust in genuine
+        }
         holding = [trust for trust, refusal in refusals.items() if refusal is None]
         if not holding:
             raise InvalidToken(refusals[genuine[0]])
@@ -69,14 +72,6 @@ class LogoutTokens:
             unmapped=tuple(sorted({trust.tenant for trust, each in ended.items() if each is None})),
             unavailable=unavailable,
         )
-
-
-def _refusal(claims: dict[str, Any], header: dict[str, Any], trust: Trust, now: float) -> str | None:
-    try:
-        _check(claims, header, trust, now)
-    except InvalidToken as refusal:
-        return refusal.reason
-    return None
 
 
 def _check(claims: dict[str, Any], header: dict[str, Any], trust: Trust, now: float) -> None:

@@ -14,8 +14,8 @@ from typing import Final
 import structlog
 
 from service.contract import MAX_SECONDS
-from service.errors import Conflict, Refusal
-from service.observe.logs import where
+from service.errors import Conflict
+from service.sessions.background import for_ever
 from service.store.queue import LISTED_FOR, CancelQueue
 from service.store.records import SHARDS, UserKeys
 from service.store.revocations import REASON, Progress, RevocationStore
@@ -24,8 +24,6 @@ from service.store.tenants import TenantStore
 
 INTERVAL: Final = 1.0
 """Seconds between looks at what is to be revoked."""
-PATIENCE: Final = 5.0
-"""Seconds between looks while Redis fails."""
 SIDE_BY_SIDE: Final = 20
 """Users fenced at once."""
 LOOKED_AT: Final = 200
@@ -105,19 +103,7 @@ class Revoke:
 
     async def run(self) -> None:
         """Carry on whatever is under way, for ever. Redis being away is no reason to stop."""
-        failing = False
-        while True:
-            try:
-                await self.once()
-                failing = False
-            except Refusal as refusal:
-                if not failing:
-                    log.warning("revocation_waits", code=refusal.code, reason=refusal.reason)
-                failing = True
-            except Exception as error:  # noqa: BLE001  (a defect must not end what others carry on)
-                log.error("revocation_failed", error=where(error))
-                failing = True
-            await asyncio.sleep(PATIENCE if failing else INTERVAL)
+        await for_ever(self.once, every=INTERVAL, failed="revocation_failed")
 
     async def once(self) -> None:
         """Do what is to be done now."""

@@ -8,13 +8,12 @@ import structlog
 
 from service.errors import Refusal
 from service.observe.logs import where
+from service.sessions.background import for_ever
 from service.sessions.cancel import Canceller
 from service.store.queue import CancelQueue, Claim
 
 INTERVAL: Final = 0.5
 """Seconds between looks at the list of due users."""
-PATIENCE: Final = 5.0
-"""Seconds between looks while Redis fails."""
 BATCH: Final = 50
 """Users taken from a shard at once."""
 PER_TENANT: Final = 500
@@ -41,20 +40,8 @@ class Sweeper:
 
     async def run(self) -> None:
         """Sweep for ever. Redis being away is no reason to stop."""
-        failing = False
         try:
-            while True:
-                try:
-                    await self._take()
-                    failing = False
-                except Refusal as refusal:
-                    if not failing:
-                        log.warning("sweep_failed", code=refusal.code, reason=refusal.reason)
-                    failing = True
-                except Exception as error:  # noqa: BLE001  (a defect must not end the promise that cancels are retried)
-                    log.error("sweep_failed", error=where(error))
-                    failing = True
-                await asyncio.sleep(PATIENCE if failing else INTERVAL)
+            await for_ever(self._take, every=INTERVAL, failed="sweep_failed")
         finally:
             for task in self._running:
                 task.cancel()

@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from service.errors import Conflict, Refusal
-from service.sessions import sweep
+from service.sessions import background
 from service.store.records import UserKeys, gate_key
 from support.world import DAY, World
 
@@ -172,7 +172,7 @@ async def test_09_past_its_end_a_cancel_is_backed_off_too(redis: Redis) -> None:
 
 
 async def test_10_a_sweeper_survives_a_defect(world: World, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep, "PATIENCE", 0.05)
+    monkeypatch.setattr(background, "PATIENCE", 0.05)
     await redis.zadd("cm:due:0", {b"\xff": 0})
     running = asyncio.create_task(world.sweeper.run())
     ended, _ = await asyncio.wait({running}, timeout=0.3)
