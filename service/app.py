@@ -13,18 +13,14 @@ import httpx2
 import structlog
 from redis.asyncio import Redis
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.routing import Route
 from starlette.types import Lifespan
 
-from service.errors import Refusal
 from service.http.admin import AdminApi
 from service.http.backchannel import BackChannelApi
-from service.http.canonical import CanonicalLine
+from service.http.canonical import CanonicalLine, plain
 from service.http.credentials import Credentials
 from service.http.operations import OperationsApi
-from service.http.problems import answer_http_exception, answer_refusal
 from service.http.public import PublicApi
 from service.http.servers import ServersApi
 from service.identity.authenticate import Authenticator
@@ -216,14 +212,10 @@ def _starlette(
     routes: Sequence[Route], metrics: Metrics, level: int, lifespan: Lifespan[Starlette] | None
 ) -> Starlette:
     names = {route.endpoint: route.path for route in routes}
-    app = Starlette(
-        routes=routes,
-        middleware=[Middleware(CanonicalLine, metrics=metrics, routes=names, level=level)],
-        exception_handlers={
-            Refusal: answer_refusal,
-            HTTPException: answer_http_exception,
-        },
-        lifespan=lifespan,
-    )
+    for route in routes:
+        route.app = plain(route.endpoint)
+    app = Starlette(routes=routes, lifespan=lifespan)
     app.router.redirect_slashes = False
+    # The one layer, in place of Starlette's two for errors: it answers every one of them, and each layer costs a mint.
+    app.middleware_stack = CanonicalLine(app.router, metrics, names, level)
     return app

@@ -4,27 +4,27 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Mapping
-from http import HTTPStatus
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import structlog
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import InternalError
-from service.http.problems import REFUSAL_KEY, problem
+from service.http.problems import REFUSAL_KEY, answer_error
 from service.observe.logs import gather_facts, note, where
 from service.observe.metrics import Metrics
 
 log = structlog.get_logger()
 
+SERVER_ERROR: Final = 500
 CLIENT_CLOSED: Final = 499
 """Written to the log and the metrics alone: the caller left before the answer."""
 
 
 class CanonicalLine:
-    """Outermost middleware: whatever happens inside, the caller gets an answer and the log gets a line.
+    """The one layer around the routes: whatever happens inside, the caller gets an answer and the log gets a line.
 
     *routes* names endpoints for the metrics: never the path, which a caller chooses. *level* is the line's.
     """
@@ -53,39 +53,52 @@ class CanonicalLine:
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
             await send(message)
 
-        with gather_facts() as facts, self.metrics.in_flight.track_inprogress():
-            try:
-                await self.app(scope, receive, send_with_id)
-            except ClientDisconnect:
-                status = CLIENT_CLOSED
-            except asyncio.CancelledError:
-                note(cancelled_by="shutdown")
-                raise
-            except Exception as error:  # noqa: BLE001  (the edge: a defect is answered and told, not passed on)
+        self.metrics.in_flight.inc()
+        facts = gather_facts()
+        try:
+            await self.app(scope, receive, send_with_id)
+        except ClientDisconnect:
+            status = CLIENT_CLOSED
+        except asyncio.CancelledError:
+            note(cancelled_by="shutdown")
+            raise
+        except Exception as error:  # noqa: BLE001  (the edge: a defect is answered and told, not passed on)
+            if status:
                 note(error=where(error))
-                if not status:
-                    await problem(InternalError(), Request(scope))(scope, receive, send_with_id)
-            finally:
-                took = time.perf_counter() - started
-                route = self.routes.get(scope.get("endpoint"), "none")  # type: ignore[arg-type]
-                self._count(scope, route, status, took)
-                log.log(
-                    logging.WARNING if status >= HTTPStatus.INTERNAL_SERVER_ERROR else self.level,
-                    "request",
-                    request_id=request_id,
-                    route=route,
-                    method=_method(scope),
-                    status=status,
-                    outcome=scope.get(REFUSAL_KEY, "ok"),
-                    duration_ms=round(took * 1000, 2),
-                    **{name: fact for name, fact in facts.items() if fact is not None},
-                )
+            else:
+                await answer_error(error, Request(scope))(scope, receive, send_with_id)
+        finally:
+            self.metrics.in_flight.dec()
+            took = time.perf_counter() - started
+            route = self.routes.get(scope.get("endpoint"), "none")  # type: ignore[arg-type]
+            self._count(scope, route, status, took)
+            log.log(
+                logging.WARNING if status >= SERVER_ERROR else self.level,
+                "request",
+                request_id=request_id,
+                route=route,
+                method=_method(scope),
+                status=status,
+                outcome=scope.get(REFUSAL_KEY, "ok"),
+                duration_ms=round(took * 1000, 2),
+                **{name: fact for name, fact in facts.items() if fact is not None},
+            )
 
     def _count(self, scope: Scope, route: str, status: int, took: float) -> None:
         self.metrics.counter(self.metrics.requests, route, _method(scope), str(status)).inc()
         self.metrics.histogram(self.metrics.request_seconds, route).observe(took)
         if code := scope.get(REFUSAL_KEY):
             self.metrics.refusals.labels(code).inc()
+
+
+def plain(endpoint: Callable[[Request], Awaitable[Response]]) -> ASGIApp:
+    """Return the endpoint as an app. Starlette's own wrapping looks for handlers of errors once more."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        response = await endpoint(Request(scope, receive, send))
+        await response(scope, receive, send)
+
+    return answer
 
 
 def _method(scope: Scope) -> str:

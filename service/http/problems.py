@@ -18,7 +18,7 @@ from service.errors import (
     Unauthorized,
 )
 from service.http.answers import to_json
-from service.observe.logs import note
+from service.observe.logs import note, where
 
 REFUSAL_KEY: Final = "chatkit_mint.refusal"
 """Where the request's scope keeps the code of its refusal, for the metrics."""
@@ -38,17 +38,15 @@ _BY_STATUS: Final[dict[int, type[Refusal]]] = {
 }
 
 
-async def answer_refusal(request: Request, error: Exception) -> Response:
-    """Render a `Refusal`."""
-    assert isinstance(error, Refusal)  # noqa: S101  (registered for this type alone)
-    return problem(error, request)
-
-
-async def answer_http_exception(request: Request, error: Exception) -> Response:
-    """Render the framework's own no (404, 405, 413) in our shape, with its headers (`Allow`)."""
-    assert isinstance(error, HTTPException)  # noqa: S101  (registered for this type alone)
-    kind = _BY_STATUS.get(error.status_code, InternalError)
-    return problem(kind(headers=error.headers), request)
+def answer_error(error: Exception, request: Request) -> Response:
+    """Render a `Refusal`, the framework's own no (404, 405, 413) in our shape and with its headers, or a defect."""
+    if isinstance(error, Refusal):
+        return problem(error, request)
+    if isinstance(error, HTTPException):
+        kind = _BY_STATUS.get(error.status_code, InternalError)
+        return problem(kind(headers=error.headers), request)
+    note(error=where(error))
+    return problem(InternalError(), request)
 
 
 def problem(refusal: Refusal, request: Request) -> Response:

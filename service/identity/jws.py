@@ -4,9 +4,9 @@ Strictness is the point: a token that two parsers read differently is an attack.
 duplicate keys, no NaN, no critical extensions, bounded size and depth.
 """
 
-import binascii
 import json
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from binascii import Error as NotBase64
+from binascii import a2b_base64, b2a_base64
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
@@ -20,6 +20,8 @@ MAX_TOKEN: Final = 16 * 1024
 MAX_NAME: Final = 256
 """Characters of a `kid`, a `sub` or a `sid`."""
 SEGMENTS: Final = 3
+_TO_STANDARD: Final = str.maketrans("-_", "+/")
+_FROM_STANDARD: Final = bytes.maketrans(b"+/", b"-_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +70,12 @@ def _header(segment: str) -> tuple[dict[str, Any], str, str | None]:
 
 def _decode(segment: str, what: str) -> bytes:
     try:
-        raw = urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
-    except (binascii.Error, ValueError):
+        raw = a2b_base64(segment.translate(_TO_STANDARD) + "=" * (-len(segment) % 4))
+    except (NotBase64, ValueError):
         raise InvalidToken(f"{what} is not base64url") from None
     # Python's decoder skips what is outside the alphabet and ignores trailing bits; only the canonical form
     # survives the way back.
-    if urlsafe_b64encode(raw).rstrip(b"=").decode() != segment:
+    if b2a_base64(raw, newline=False).translate(_FROM_STANDARD, b"=").decode() != segment:
         raise InvalidToken(f"{what} is not canonical base64url")
     return raw
 
@@ -82,7 +84,7 @@ def _object(raw: bytes, what: str) -> dict[str, Any]:
     try:
         # The first refuses NaN, lone surrogates, bad UTF-8 and deep nesting; only the second sees duplicate keys.
         orjson.loads(raw)
-        value = json.loads(raw, object_pairs_hook=_unique)
+        value = _PLAIN.decode(raw.decode())
     except (ValueError, RecursionError):  # both libraries' errors are ValueErrors
         raise InvalidToken(f"{what} is not a JSON object of the plain kind") from None
     if not isinstance(value, dict):
@@ -95,3 +97,6 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(value) != len(pairs):
         raise ValueError("duplicate key")
     return value
+
+
+_PLAIN: Final = json.JSONDecoder(object_pairs_hook=_unique)

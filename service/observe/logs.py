@@ -5,8 +5,6 @@ Handlers don't log; they `note()` facts, which the request's one line carries at
 
 import logging
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from traceback import extract_tb
 from typing import Any
@@ -62,15 +60,11 @@ def _to_json(line: Any, **_options: Any) -> str:
     return orjson.dumps(line, default=str).decode()
 
 
-@contextmanager
-def gather_facts() -> Iterator[dict[str, Any]]:
-    """Collect what is noted inside, for the request's canonical line."""
+def gather_facts() -> dict[str, Any]:
+    """Collect what this task notes from now on, for the canonical line: a server has a task for each request."""
     facts: dict[str, Any] = {}
-    reset = _facts.set(facts)
-    try:
-        yield facts
-    finally:
-        _facts.reset(reset)
+    _facts.set(facts)
+    return facts
 
 
 def note(**facts: Any) -> None:

@@ -126,7 +126,7 @@ class Calls:
         within = min(within, self._patience.call)
         timeouts = self._usual if within == self._patience.call else self._timeouts(within)
         try:
-            request = httpx2.Request("POST", url, headers=address.headers, content=content, extensions=timeouts)
+            request = _request(url, address.headers, content, timeouts)
             async with asyncio.timeout(within):
                 response = await self._transport.handle_async_request(request)
                 try:
@@ -154,6 +154,17 @@ class Calls:
         """Return them as the adapter takes them: its `pool` bounds connecting as a whole, name look-up and all."""
         connect = min(self._patience.connect, within * CONNECT_SHARE)
         return {"timeout": {"connect": connect, "pool": connect, "read": self._patience.read}}
+
+
+def _request(
+    url: httpx2.URL | str, headers: httpx2.Headers, content: bytes, extensions: dict[str, Any]
+) -> httpx2.Request:
+    """Return a request whose headers are complete: nothing is left to be guessed of each, which costs as much again."""
+    request = httpx2.Request("POST", url, headers=headers, stream=httpx2.ByteStream(content), extensions=extensions)
+    request.headers.encoding = "latin-1"  # else found out anew for each
+    request.headers["content-length"] = str(len(content))
+    request.read()
+    return request
 
 
 def _cause(error: Exception) -> BaseException:

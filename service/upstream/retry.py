@@ -11,8 +11,6 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, Literal
 
-import httpx2
-
 from service.errors import Refusal
 
 MOST: Final = 2
@@ -34,6 +32,7 @@ QUOTA: Final = "insufficient_quota"
 TOLD: Final = "told"
 """Repeated for no reason but that upstream says so: once."""
 
+OK, REDIRECT, CLIENT_ERROR, TOO_MANY, SERVER_ERROR, UNAVAILABLE = 200, 300, 400, 429, 500, 503
 _SECONDS: Final = re.compile(r"[0-9]{1,400}(\.[0-9]{1,400})?")
 
 Operation = Literal["create", "cancel"]
@@ -68,17 +67,17 @@ def perhaps_created(result: Result, *, now: float) -> bool:
     """Return whether a create that ended so, without success, may have made a session: an orphan."""
     if isinstance(result, Failure):
         return result.sent
-    if result.status == httpx2.codes.SERVICE_UNAVAILABLE:
+    if result.status == UNAVAILABLE:
         return hint(result.headers, now=now) is None  # one that says when to come back has done nothing
-    return result.status in UNDECIDED or result.status >= httpx2.codes.INTERNAL_SERVER_ERROR
+    return result.status in UNDECIDED or result.status >= SERVER_ERROR
 
 
 def is_failing(result: Result, *, now: float) -> bool:
     """Return whether upstream was away or in trouble: what a breaker counts. One that says when to come back is not."""
     if isinstance(result, Failure):
         return result.kind in ("connect", "timeout", "lost")
-    return result.status >= httpx2.codes.INTERNAL_SERVER_ERROR and not (
-        result.status == httpx2.codes.SERVICE_UNAVAILABLE and hint(result.headers, now=now) is not None
+    return result.status >= SERVER_ERROR and not (
+        result.status == UNAVAILABLE and hint(result.headers, now=now) is not None
     )
 
 
@@ -96,18 +95,18 @@ def retry_reason(operation: Operation, result: Result, *, repeatable: bool, now:
     if told == "false" or final(operation, status):
         return None
     harmless = operation == "cancel" or not perhaps_created(result, now=now)
-    passing = status in UNDECIDED or status >= httpx2.codes.INTERNAL_SERVER_ERROR
-    if status == httpx2.codes.TOO_MANY_REQUESTS:
+    passing = status in UNDECIDED or status >= SERVER_ERROR
+    if status == TOO_MANY:
         passing = not out_of_credit(result)
     if passing and (harmless or repeatable):
-        return "5xx" if status >= httpx2.codes.INTERNAL_SERVER_ERROR else str(status)
+        return "5xx" if status >= SERVER_ERROR else str(status)
     return TOLD if told == "true" and harmless else None
 
 
 def final(operation: Operation, status: int) -> bool:
     """Return whether the call did what it was to do: a session that is gone is what a cancel wanted."""
-    gone = operation == "cancel" and httpx2.codes.is_client_error(status) and status not in STILL_LIVE
-    return gone or httpx2.codes.is_success(status)
+    gone = operation == "cancel" and CLIENT_ERROR <= status < SERVER_ERROR and status not in STILL_LIVE
+    return gone or OK <= status < REDIRECT
 
 
 def out_of_credit(answer: Answer) -> bool:

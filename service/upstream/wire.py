@@ -18,6 +18,7 @@ SKEW: Final = 60
 tried to be cancelled, for ever."""
 _ID: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,255}")
 """`cksess_…`: opaque, but it must be a path segment of its own and a Redis field unlike our marks."""
+_STATUSES: Final = {str(status): status for status in Status}
 LARGEST: Final = 2.0**53
 """Integers from here on are not exact in everybody's JSON."""
 MAX_SECRET: Final = 4096
@@ -57,7 +58,7 @@ def _session(answer: Mapping[str, Any], session_id: str, body: CreateSession, ex
         id=session_id,
         user=user if isinstance(user, str) and user else body["user"],
         expires_at=expires_at,
-        status=Status(status) if status in list(Status) else Status.ACTIVE,
+        status=_STATUSES.get(status, Status.ACTIVE) if isinstance(status, str) else Status.ACTIVE,
         workflow=_workflow(_map(answer, "workflow"), body),
         rate_limits=_rate_limits(answer, body),
         chatkit_configuration=_configuration(_map(answer, "chatkit_configuration"), body),

@@ -32,8 +32,8 @@ async def test_a_failing_upstream_is_left_alone_and_tried_again() -> None:
     async with playing() as (client, upstream):
         await opened(client, upstream)
         client.now += 1.5
-        with gather_facts() as facts:
-            refused = await client.refused()
+        facts = gather_facts()
+        refused = await client.refused()
         assert gone(refused)
         assert refused.retry_after == FIRST - 1.5
         assert (facts["upstream_outcome"], facts["upstream_tries"]) == ("open", 0)

@@ -18,7 +18,8 @@ def keys_of(upstream: Upstream) -> list[str]:
 
 async def test_while_keys_are_rotated_the_one_that_works_is_used_and_kept() -> None:
     async with playing(says(401), GOOD, GOOD, ends(200, SESSION), keys=(NEW, OLD)) as (client, upstream):
-        with gather_facts() as facts, capture_logs() as lines:
+        facts = gather_facts()
+        with capture_logs() as lines:
             await client.create()
         assert keys_of(upstream) == [NEW, OLD]
         assert (client.waits, facts["upstream_tries"], client.orphans) == ([], 2, 0)
