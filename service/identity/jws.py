@@ -20,7 +20,7 @@ MAX_TOKEN: Final = 16 * 1024
 MAX_NAME: Final = 256
 """Characters of a `kid`, a `sub` or a `sid`."""
 SEGMENTS: Final = 3
-_TO_STANDARD: Final = str.maketrans("-_", "+/")
+_TO_STANDARD: Final = bytes.maketrans(b"-_", b"+/")
 _FROM_STANDARD: Final = bytes.maketrans(b"+/", b"-_")
 
 
@@ -70,7 +70,7 @@ def _header(segment: str) -> tuple[dict[str, Any], str, str | None]:
 
 def _decode(segment: str, what: str) -> bytes:
     try:
-        raw = a2b_base64(segment.translate(_TO_STANDARD) + "=" * (-len(segment) % 4))
+        raw = a2b_base64(segment.encode().translate(_TO_STANDARD) + b"=" * (-len(segment) % 4))
     except (NotBase64, ValueError):
         raise InvalidToken(f"{what} is not base64url") from None
     # Python's decoder skips what is outside the alphabet and ignores trailing bits; only the canonical form

@@ -41,7 +41,6 @@ def decide(
     Raises `PolicyDenied` (by rule, by a wish outside `client_may`, or because an expression has no value: in
     doubt, no), `UserMismatch`, and `InvalidToken` where the token's end leaves no whole second for a session.
     """
-    trace = trace or Trace()
     try:
         activation = Scope(principal.claims, tenant.name, wishes, now).activation()
         user = _map_user(tenant, principal, activation)
@@ -72,13 +71,14 @@ def decide(
     )
 
 
-def _clamp(principal: Principal, fields: dict[Path, Any], now: float, trace: Trace) -> None:
+def _clamp(principal: Principal, fields: dict[Path, Any], now: float, trace: Trace | None) -> None:
     left = int(principal.expires_at - now)
     if left < 1:
         raise InvalidToken("the token ends within a second, and the session would end with it")
     if isinstance(fields[SECONDS], int) and left < fields[SECONDS]:
         fields[SECONDS] = left
-        trace.layers[SECONDS] = "the token's expiry"
+        if trace:
+            trace.layers[SECONDS] = "the token's expiry"
 
 
 def _map_user(tenant: Tenant, principal: Principal, activation: Any) -> str:
@@ -93,34 +93,36 @@ def _map_user(tenant: Tenant, principal: Principal, activation: Any) -> str:
         raise ExpressionError("the user is text that UTF-8 can't carry") from None
 
 
-def _apply_rules(tenant: Tenant, activation: Any, fields: dict[Path, Any], trace: Trace) -> None:
+def _apply_rules(tenant: Tenant, activation: Any, fields: dict[Path, Any], trace: Trace | None) -> None:
     for rule in tenant.rules:
-        name = f"rule {rule.name!r}"
-        if not rule.when.evaluate(activation):
-            trace.steps.append((name, "does not hold"))
+        holds = rule.when.evaluate(activation)
+        if trace:
+            trace.steps.append((f"rule {rule.name!r}", "holds" if holds else "does not hold"))
+        if not holds:
             continue
-        trace.steps.append((name, "holds"))
         if rule.deny is not None:
-            raise PolicyDenied(f"{name} denies", detail=rule.deny)
+            raise PolicyDenied(f"rule {rule.name!r} denies", detail=rule.deny)
         if rule.session is not None:
             fields |= _evaluate(rule.session, activation, trace)
 
 
 def _apply_rollouts(
-    tenant: Tenant, principal: Principal, activation: Any, fields: dict[Path, Any], trace: Trace
+    tenant: Tenant, principal: Principal, activation: Any, fields: dict[Path, Any], trace: Trace | None
 ) -> None:
     for rollout in tenant.rollouts:
         variant = rollout.variant_of(tenant.name, principal.subject)
-        trace.steps.append((f"rollout {rollout.name!r}", "not in it" if variant is None else "in it"))
+        if trace:
+            trace.steps.append((f"rollout {rollout.name!r}", "not in it" if variant is None else "in it"))
         if variant is not None:
             fields |= _evaluate(variant, activation, trace)
 
 
-def _evaluate(body: Body, activation: Any, trace: Trace) -> dict[Path, Any]:
+def _evaluate(body: Body, activation: Any, trace: Trace | None) -> dict[Path, Any]:
     fields = dict(body.constant)
     for path, compute in body.computed.items():
         fields[path] = compute(activation)
-    trace.layers |= body.layers
+    if trace:
+        trace.layers |= body.layers
     return fields
 
 
@@ -130,7 +132,7 @@ def _grant_wishes(
     user: str,
     fields: dict[Path, Any],
     wishes: Mapping[Path, Any],
-    trace: Trace,
+    trace: Trace | None,
 ) -> None:
     for path, wish in wishes.items():
         if path == USER:
@@ -146,4 +148,5 @@ def _grant_wishes(
             )
         else:
             fields[path] = wish
-            trace.layers[path] = "the caller's wish"
+            if trace:
+                trace.layers[path] = "the caller's wish"
