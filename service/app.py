@@ -28,8 +28,10 @@ from service.identity.jwk import jwks_problem
 from service.identity.keys import KeyCache
 from service.identity.logout_tokens import LogoutTokens
 from service.identity.visitors import VisitorCookies
-from service.observe.logs import where
+from service.observe.audit import Audit
+from service.observe.logs import output, where
 from service.observe.metrics import Metrics
+from service.observe.sink import Sink
 from service.policy.outside import Defaults
 from service.reload import PolicyStore
 from service.sessions.backchannel import BackChannelLogout
@@ -67,6 +69,7 @@ class Control:
     """What signals do to a running service."""
 
     reload_asked: asyncio.Event
+    audit_sink: Sink
     draining: bool = False
 
     def drain(self) -> None:
@@ -74,7 +77,8 @@ class Control:
         self.draining = True
 
     def reload(self) -> None:
-        """Read the tenant files again, now."""
+        """Read the tenant files again, now; the audit file may have been moved away too."""
+        self.audit_sink.reopen()
         self.reload_asked.set()
 
 
@@ -92,8 +96,10 @@ def create_app(
     *clock* are for tests. Raises `PolicyError` where the tenant files are wrong.
     """
     metrics = Metrics()
-    policies = PolicyStore(settings.config_dir, defaults_of(settings, environ or {}), metrics, clock=clock)
-    control = Control(asyncio.Event())
+    sink = _audit_sink(settings, metrics)
+    audit = Audit(sink, clock=clock)
+    policies = PolicyStore(settings.config_dir, defaults_of(settings, environ or {}), metrics, audit, clock=clock)
+    control = Control(asyncio.Event(), sink)
     redis = redis or _connect(settings)
     transport = transport or make_transport()
     issuers: dict[str, SessionIssuer] = {
@@ -103,7 +109,7 @@ def create_app(
     keys = KeyCache(transport, metrics)
     guard = RedisGuard(metrics, deadline=settings.redis_timeout)
     store, queue = SessionStore(redis, guard), CancelQueue(redis, guard)
-    canceller = Canceller(queue, issuers, policies.account_at, metrics, clock=clock)
+    canceller = Canceller(queue, issuers, policies.account_at, metrics, audit, clock=clock)
     lease = ceil(settings.upstream_deadline) + LEASE_MARGIN
     limits = SharedLimits(redis, guard)
     mint = Mint(store, limits, queue, issuers, canceller, metrics, lease_seconds=lease, clock=clock)
@@ -157,24 +163,36 @@ def create_app(
         logout=logout,
         store=store,
         limits=limits,
+        audit=audit,
         clock=clock,
     )
     backchannel = BackChannelApi(
         policies=lambda: policies.current,
         tokens=LogoutTokens(keys, clock=clock),
         logout=BackChannelLogout(store, LoginStore(redis, guard), queue, canceller),
+        audit=audit,
         clock=clock,
     )
-    servers = ServersApi(lambda: policies.current, logout, store, clock)
+    servers = ServersApi(lambda: policies.current, logout, store, audit, clock)
     operations = OperationsApi(
         policies=policies, keys=keys, store=store, metrics=metrics, draining=lambda: control.draining
     )
-    admin = AdminApi(settings.admin_key, lambda: policies.current, store, revoke, settings.revoke_rate, clock)
+    admin = AdminApi(settings.admin_key, lambda: policies.current, store, revoke, settings.revoke_rate, audit, clock)
     app = _starlette([*public.routes(), *backchannel.routes(), *servers.routes()], metrics, logging.INFO, lifespan)
     app.state.control = control
     app.state.policies = policies
     app.state.operations = _starlette([*operations.routes(), *admin.routes()], metrics, logging.DEBUG, None)
     return app
+
+
+def _audit_sink(settings: Settings, metrics: Metrics) -> Sink:
+    """Return where the audit stream goes; both streams' lost lines are counted."""
+    output().on_drop = metrics.log_drops.labels("log").inc
+    if settings.audit_file is None:
+        return output()
+    sink = Sink(settings.audit_file)
+    sink.on_drop = metrics.log_drops.labels("audit").inc
+    return sink
 
 
 def defaults_of(settings: Settings, environ: Mapping[str, str]) -> Defaults:

@@ -13,6 +13,7 @@ from typing import Final
 import structlog
 
 from service.identity.keys import KeyCache
+from service.observe.audit import Audit
 from service.observe.logs import where
 from service.observe.metrics import Metrics
 from service.policy.load import PolicyError, load_policies
@@ -37,10 +38,13 @@ Signature = tuple[tuple[str, int, int, int], ...]
 class PolicyStore:
     """The policies in force, and what replaces them. *clock* gives Unix seconds."""
 
-    def __init__(self, directory: Path, defaults: Defaults, metrics: Metrics, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, directory: Path, defaults: Defaults, metrics: Metrics, audit: Audit, *, clock: Callable[[], float]
+    ) -> None:
         self._directory = directory
         self._defaults = defaults
         self._metrics = metrics
+        self._audit = audit
         self._clock = clock
         self._signature = signature(directory)
         self._secrets: dict[Path, FileState] = {}
@@ -76,6 +80,9 @@ class PolicyStore:
             if told_already:
                 return False
             mistakes = [str(each) for each in error.mistakes] if isinstance(error, PolicyError) else [str(error)]
+            self._audit.tell(
+                "reload", tenant=None, outcome="refused", policy=self.current.version, mistakes=len(mistakes)
+            )
             log.error("policies_not_reloaded", mistakes=mistakes[:20], count=len(mistakes), kept=self.current.version)
             return False
         self.failure = None
@@ -83,6 +90,9 @@ class PolicyStore:
         changed = policies.version != self.current.version
         if changed:
             before, after = set(self.current.tenants), set(policies.tenants)
+            self._audit.tell(
+                "reload", tenant=None, outcome="applied", policy=policies.version, before=self.current.version
+            )
             log.info(
                 "policies_reloaded",
                 version=policies.version,

@@ -58,6 +58,8 @@ class Settings(BaseModel):
     """Addresses and networks, separated by commas, whose `X-Forwarded-For` is believed."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"
+    audit_file: Path | None = None
+    """Where the audit stream goes, a JSON line an event; without it to standard output, marked `"stream": "audit"`."""
     upstream_timeout: Seconds = 10.0
     """Longest that one call upstream may take as a whole, in seconds."""
     upstream_connect_timeout: Seconds = 3.0

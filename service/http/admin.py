@@ -15,6 +15,7 @@ from service.contract import STRICT, SessionWish
 from service.errors import InvalidRequest, InvalidToken, NotFound
 from service.http.answers import json_answer, read_body
 from service.identity.authenticate import bearer_token
+from service.observe.audit import Audit
 from service.observe.logs import note
 from service.policy.explain import explain
 from service.policy.tenant import Policies, Tenant
@@ -53,6 +54,7 @@ class AdminApi:
     store: SessionStore
     revoke: Revoke
     revoke_rate: float
+    audit: Audit
     clock: Callable[[], float]
 
     def routes(self) -> list[Route]:
@@ -106,6 +108,7 @@ class AdminApi:
         wish = await read_body(request, REVOKE, empty=RevokeWish())
         standing = await self.revoke.begin(name, rate=wish.get("rate", self.revoke_rate))
         note(tenant=name, revoke=True)
+        self.audit.tell("revoke", tenant=name, by="admin key", users=standing.users)
         return json_answer(_standing(name, standing), status=202)
 
     async def unblock_tenant(self, request: Request) -> Response:
@@ -116,6 +119,7 @@ class AdminApi:
         if not was_blocked:
             self._tenant(name)
         note(tenant=name, unblock=True)
+        self.audit.tell("unblock", tenant=name, by="admin key", was_blocked=was_blocked)
         return json_answer({"tenant": name, "was_blocked": was_blocked})
 
     async def explain(self, request: Request) -> Response:

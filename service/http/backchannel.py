@@ -12,6 +12,7 @@ from starlette.routing import Route
 from service.errors import InvalidRequest, InvalidToken
 from service.http.answers import read_raw
 from service.identity.logout_tokens import LogoutTokens
+from service.observe.audit import Audit, subject_of
 from service.observe.logs import note
 from service.policy.tenant import Policies
 from service.sessions.backchannel import BackChannelLogout
@@ -27,6 +28,7 @@ class BackChannelApi:
     policies: Callable[[], Policies]
     tokens: LogoutTokens
     logout: BackChannelLogout
+    audit: Audit
     clock: Callable[[], float]
 
     def routes(self) -> list[Route]:
@@ -49,6 +51,10 @@ class BackChannelApi:
             usable_for=token.usable_until - self.clock(),
             remember_for=policies.remember_for,
         )
+        for each in token.ended:
+            tenant = policies.tenants[each.tenant]
+            subject = subject_of(tenant.name, each.subject, tenant.pseudonym_key) if each.subject else None
+            self.audit.tell("logout", tenant=tenant.name, subject=subject, login=each.login, by="logout token")
         if token.unavailable:
             raise token.unavailable
         if token.unmapped:

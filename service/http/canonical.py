@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.http.problems import REFUSAL_KEY, answer_error
 from service.observe.logs import gather_facts, note, where
 from service.observe.metrics import Metrics
+from service.observe.trace_context import begin_trace
 
 log = structlog.get_logger()
 
@@ -55,6 +56,8 @@ class CanonicalLine:
 
         self.metrics.in_flight.inc()
         facts = gather_facts()
+        trace = begin_trace(scope["headers"])
+        facts["request_id"], facts["trace_id"] = request_id, trace.trace_id
         try:
             await self.app(scope, receive, send_with_id)
         except ClientDisconnect:
@@ -75,7 +78,6 @@ class CanonicalLine:
             log.log(
                 logging.WARNING if status >= SERVER_ERROR else self.level,
                 "request",
-                request_id=request_id,
                 route=route,
                 method=_method(scope),
                 status=status,

@@ -11,13 +11,15 @@ from starlette.routing import Route
 from typing_extensions import TypedDict
 
 from service.contract import STRICT, WISH, SessionWish
-from service.errors import LoginRevoked
+from service.errors import LoginRevoked, Refusal
 from service.http.answers import json_answer, read_body
 from service.http.credentials import Caller, Credentials
 from service.identity.visitors import forget_cookie
+from service.observe.audit import Audit, subject_of
 from service.observe.logs import note
 from service.policy.decide import decide
 from service.policy.tenant import Policies, Tenant
+from service.principal import Principal
 from service.sessions.logout import Logout
 from service.sessions.mint import Mint
 from service.store.limits import SharedLimits
@@ -45,6 +47,7 @@ class PublicApi:
     logout: Logout
     store: SessionStore
     limits: SharedLimits
+    audit: Audit
     clock: Callable[[], float]
 
     def routes(self) -> list[Route]:
@@ -58,9 +61,17 @@ class PublicApi:
     async def sessions(self, request: Request) -> Response:
         """Mint a session (POST), or list the caller's live ones (GET)."""
         policies = self.policies()
-        caller = await self.credentials.caller(request, policies, welcome=request.method == "POST")
+        try:
+            caller = await self.credentials.caller(request, policies, welcome=request.method == "POST")
+        except Refusal as refusal:
+            self._audit_denial(None, policies, refusal)
+            raise
         if request.method == "POST":
-            return await self._mint(request, caller, policies)
+            try:
+                return await self._mint(request, caller, policies)
+            except Refusal as refusal:
+                self._audit_denial(caller.principal, policies, refusal)
+                raise
         await self.store.check_login(caller.principal)
         keys = UserKeys.of(caller.principal.tenant, caller.principal.subject)
         live = await self.store.live(keys, now=self.clock())
@@ -84,6 +95,16 @@ class PublicApi:
             await self.store.check_login(principal)
         remember = policies.tenants[principal.tenant].fence_for
         report = await self.logout(principal, everywhere=wish.get("everywhere", False), remember=remember)
+        self.audit.tell(
+            "logout",
+            tenant=principal.tenant,
+            subject=self._subject(principal, policies),
+            by="user",
+            login=None if wish.get("everywhere") else principal.login,
+            everywhere=wish.get("everywhere", False),
+            cancelled=report.cancelled,
+            pending=report.pending,
+        )
         answer = json_answer({"cancelled": report.cancelled, "pending": report.pending})
         return _with_cookies(answer, [forget_cookie(principal.tenant)] if principal.visitor else caller.set_cookies)
 
@@ -100,11 +121,39 @@ class PublicApi:
             # A visitor has no login to renew: without the cookie, the next request is somebody new.
             forget = {"set-cookie": forget_cookie(tenant.name)} if principal.visitor else {}
             raise LoginRevoked(refusal.reason, headers=forget) from refusal
+        session = result.minted.session
+        self.audit.tell(
+            "mint",
+            tenant=tenant.name,
+            subject=self._subject(principal, policies),
+            user=grant.user,
+            session=session.id,
+            login=principal.login,
+            workflow=grant.body["workflow"]["id"],
+            policy=policies.version,
+            expires_at=session.expires_at,
+        )
         body: dict[str, Any] = {
             **result.minted.session.public(state_variables=grant.expose_state_variables),
             "client_secret": result.minted.client_secret,
         }
         return _with_cookies(json_answer(body, headers=dict(result.headers)), caller.set_cookies)
+
+    def _audit_denial(self, principal: Principal | None, policies: Policies, refusal: Refusal) -> None:
+        """Tell of a mint that was refused; who it was is known once the credential is believed."""
+        self.audit.tell(
+            "denial",
+            tenant=principal.tenant if principal else None,
+            subject=self._subject(principal, policies) if principal else None,
+            login=principal.login if principal else None,
+            code=refusal.code,
+            reason=refusal.reason,
+            policy=policies.version,
+        )
+
+    @staticmethod
+    def _subject(principal: Principal, policies: Policies) -> str:
+        return subject_of(principal.tenant, principal.subject, policies.tenants[principal.tenant].pseudonym_key)
 
     async def _admit_address(self, request: Request, tenant: Tenant) -> None:
         """Count a visitor's mint against where it comes from; the server sets that from trusted proxies alone."""

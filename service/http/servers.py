@@ -10,6 +10,7 @@ from starlette.routing import Route
 from service.http.answers import json_answer
 from service.identity.authenticate import bearer_token
 from service.identity.service_keys import check_service_key
+from service.observe.audit import Audit, subject_of
 from service.observe.logs import note
 from service.policy.tenant import Policies
 from service.sessions.logout import Logout
@@ -24,6 +25,7 @@ class ServersApi:
     policies: Callable[[], Policies]
     logout: Logout
     store: SessionStore
+    audit: Audit
     clock: Callable[[], float]
 
     def routes(self) -> list[Route]:
@@ -38,6 +40,16 @@ class ServersApi:
         """End every login of one user (right `logout`)."""
         tenant, subject, remember = self._authorized(request, "logout")
         report = await self.logout.user(tenant, subject, remember=remember)
+        known = self.policies().tenants.get(tenant)
+        self.audit.tell(
+            "logout",
+            tenant=tenant,
+            subject=subject_of(tenant, subject, known.pseudonym_key if known else None),
+            by="service key",
+            everywhere=True,
+            cancelled=report.cancelled,
+            pending=report.pending,
+        )
         return json_answer({"cancelled": report.cancelled, "pending": report.pending})
 
     async def user_sessions(self, request: Request) -> Response:

@@ -5,18 +5,29 @@ Handlers don't log; they `note()` facts, which the request's one line carries at
 
 import logging
 import sys
+from collections.abc import Mapping
 from contextvars import ContextVar
+from functools import cache
 from traceback import extract_tb
-from typing import Any
+from typing import Any, BinaryIO, TextIO, cast
 
 import orjson
 import structlog
 
+from service.observe.sink import Sink, TextSink
+
 _facts: ContextVar[dict[str, Any] | None] = ContextVar("facts", default=None)
+
+
+@cache
+def output() -> Sink:
+    """Return standard output, which the log has, and the audit stream where it has no file of its own."""
+    return Sink(1)
 
 
 def configure_logs(level: str, form: str) -> None:
     """Send every log line, the libraries' own included, to standard output as *form* (`json` or `console`)."""
+    text = TextSink(output())
     shared: list[structlog.typing.Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -32,12 +43,12 @@ def configure_logs(level: str, form: str) -> None:
     structlog.configure(
         processors=[*shared, _to_bytes if json else last],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.BytesLoggerFactory(sys.stdout.buffer)
+        logger_factory=structlog.BytesLoggerFactory(cast("BinaryIO", output()))
         if json
-        else structlog.PrintLoggerFactory(sys.stdout),
+        else structlog.WriteLoggerFactory(cast("TextIO", text)),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stdout)
+    handler = logging.StreamHandler(text)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processor=last, foreign_pre_chain=shared))
     # Libraries' warnings only: at info and below aiohttp and uvicorn print URLs and addresses of callers.
     logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler], force=True)
@@ -65,6 +76,11 @@ def gather_facts() -> dict[str, Any]:
     facts: dict[str, Any] = {}
     _facts.set(facts)
     return facts
+
+
+def current_facts() -> Mapping[str, Any]:
+    """Return what has been noted of the request under way."""
+    return _facts.get() or {}
 
 
 def note(**facts: Any) -> None:

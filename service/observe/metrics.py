@@ -52,6 +52,9 @@ class Metrics:
         )
         self.key_refreshes = self._counter("jwks_refreshes", "Fetches of issuers' signing keys, by outcome.", "outcome")
         self.policy_loads = self._counter("policy_loads", "Loads of the tenant files, by outcome.", "outcome")
+        self.log_drops = self._counter(
+            "log_lines_dropped", "Lines that whoever reads them was too slow for, by stream.", "stream"
+        )
         self.store_errors = self._counter("store_errors", "Calls to Redis that failed.")
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:

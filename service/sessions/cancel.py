@@ -15,6 +15,7 @@ from typing import Any, Final
 import structlog
 
 from service.errors import Refusal, UpstreamUnavailable
+from service.observe.audit import Audit
 from service.observe.logs import note, where
 from service.observe.metrics import Metrics
 from service.session import Account, Live, Session
@@ -67,9 +68,11 @@ class Canceller:
         issuers: Mapping[str, SessionIssuer],
         account_at: Callable[[str, str], Account | None],
         metrics: Metrics,
+        audit: Audit,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self._audit = audit
         self._queue = queue
         self._issuers = issuers
         self._account_at = account_at
@@ -125,6 +128,7 @@ class Canceller:
         """
         cancelled = await self._cancelled_at_once(live, account)
         self._metrics.cancels.labels("not_recorded", "cancelled" if cancelled else "pending").inc()
+        self._told(account.tenant, live, "not_recorded", "cancelled" if cancelled else "pending")
         self._spawn(self._put_away(admission, live, account, cancelled=cancelled))
 
     async def _cancelled_at_once(self, live: Live, account: Account) -> bool:
@@ -185,6 +189,7 @@ class Canceller:
     async def _one(self, keys: UserKeys, queued: Queued, report: CancelReport, *, sweeping: bool) -> _Outcome:
         if queued.expires_at + KEEP <= self._clock():
             self._metrics.cancels.labels(queued.reason, "expired").inc()
+            self._told(keys.tenant, queued.live, queued.reason, "expired")
             log.warning("session_expired_uncancelled", session_id=queued.id, tenant=keys.tenant)
             return _Outcome.OVER
         tried = False
@@ -200,9 +205,13 @@ class Canceller:
             note(cancel_failed=(error.reason or error.code) if isinstance(error, Refusal) else where(error))
             return _Outcome.FAILED
         self._metrics.cancels.labels(queued.reason, "cancelled").inc()
+        self._told(keys.tenant, queued.live, queued.reason, "cancelled")
         if session is not None:
             report.sessions[queued.id] = session
         return _Outcome.CANCELLED
+
+    def _told(self, tenant: str, live: Live, reason: str, outcome: str) -> None:
+        self._audit.tell("cancel", tenant=tenant, user=live.user, session=live.id, reason=reason, outcome=outcome)
 
     async def _cancel(self, tenant: str, live: Live) -> Session | None:
         account = self._account_at(tenant, live.place)

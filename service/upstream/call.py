@@ -19,6 +19,7 @@ from pydantic import SecretStr
 from service.errors import UpstreamInvalid, UpstreamTimeout, UpstreamUnavailable
 from service.observe.logs import note
 from service.observe.metrics import Metrics
+from service.observe.trace_context import trace_headers
 from service.transport import MAX_CONNECTIONS, TRANSPORT_ERRORS, AnswerTooLarge, read_bounded
 from service.upstream.breaker import Name
 from service.upstream.retry import Answer, Failure, Operation, Result
@@ -163,6 +164,8 @@ def _request(
     request = httpx2.Request("POST", url, headers=headers, stream=httpx2.ByteStream(content), extensions=extensions)
     request.headers.encoding = "latin-1"  # else found out anew for each
     request.headers["content-length"] = str(len(content))
+    for name, value in trace_headers().items():
+        request.headers[name] = value
     request.read()
     return request
 

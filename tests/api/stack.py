@@ -43,8 +43,17 @@ class Service:
         return self
 
     def lines(self) -> list[dict[str, Any]]:
-        """Every line of the log; each must be JSON."""
-        return [json.loads(line) for line in self.process.text().splitlines()]
+        """Every line of the log; each must be JSON. The audit stream's are apart."""
+        return [line for line in self._told() if line.get("stream") != "audit"]
+
+    def audit(self, answer: httpx2.Response) -> list[dict[str, Any]]:
+        """What the audit stream has of one request."""
+        self.line(answer)  # written last
+        request_id = answer.headers["x-request-id"]
+        return [line for line in self._told() if line.get("stream") == "audit" and line.get("request_id") == request_id]
+
+    def _told(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.process.text().rpartition("\n")[0].splitlines()]
 
     def line(self, answer: httpx2.Response) -> dict[str, Any]:
         """The log's line of one request, which is written just after its answer."""
@@ -53,7 +62,8 @@ class Service:
         def found() -> dict[str, Any] | None:
             # A line is complete with its line feed; the request's id leads to it without parsing the others.
             whole = self.process.text().rpartition("\n")[0].splitlines()
-            return next((json.loads(line) for line in whole if request_id in line), None)
+            mine = (json.loads(line) for line in whole if request_id in line)
+            return next((line for line in mine if line.get("stream") != "audit"), None)
 
         return eventually(lambda: found() or {})
 

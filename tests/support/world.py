@@ -10,6 +10,8 @@ from redis.asyncio import Redis
 
 from service.contract import CreateSession
 from service.errors import UpstreamUnavailable
+from service.observe.audit import Audit
+from service.observe.logs import output
 from service.observe.metrics import Metrics
 from service.principal import Principal
 from service.session import Account, Grant, Limits, Minted, Session
@@ -80,7 +82,9 @@ class World:
         self.store = SessionStore(redis, guard)
         self.queue = CancelQueue(redis, guard)
         issuers = {"authority": self.upstream}
-        self.canceller = Canceller(self.queue, issuers, self.account_at, self.metrics, clock=clock)
+        self.canceller = Canceller(
+            self.queue, issuers, self.account_at, self.metrics, Audit(output(), clock=clock), clock=clock
+        )
         self.mint = Mint(
             self.store,
             SharedLimits(redis, guard),

@@ -14,6 +14,8 @@ from starlette.applications import Starlette
 
 from service.app import create_app, defaults_of
 from service.identity.keys import KeyCache
+from service.observe.audit import Audit
+from service.observe.logs import output
 from service.observe.metrics import Metrics
 from service.policy import load
 from service.policy.tenant import Policies
@@ -40,7 +42,7 @@ def config(tmp_path: Path) -> Path:
 @pytest.fixture
 def policies(config: Path) -> PolicyStore:
     settings = Settings(config_dir=config)
-    return PolicyStore(config, defaults_of(settings, {}), Metrics(), clock=time.time)
+    return PolicyStore(config, defaults_of(settings, {}), Metrics(), Audit(output(), clock=time.time), clock=time.time)
 
 
 @pytest.fixture
@@ -97,7 +99,13 @@ async def test_a_swapped_config_map_is_seen(tmp_path: Path) -> None:
     (config / "tenants").mkdir(parents=True)
     (config / "..data").symlink_to(tmp_path / "..1")
     (config / "tenants" / "acme.yaml").symlink_to(config / "..data" / "tenants" / "acme.yaml")
-    policies = PolicyStore(config, defaults_of(Settings(config_dir=config), {}), Metrics(), clock=time.time)
+    policies = PolicyStore(
+        config,
+        defaults_of(Settings(config_dir=config), {}),
+        Metrics(),
+        Audit(output(), clock=time.time),
+        clock=time.time,
+    )
     keys = KeyCache(httpx2.MockTransport(lambda _: httpx2.Response(500)), Metrics())
     watching = asyncio.create_task(policies.watch(keys, asyncio.Event()))
     assert workflow(policies.current) == "wf_1"
@@ -129,7 +137,13 @@ def test_an_empty_directory_keeps_the_last_good_one(policies: PolicyStore, confi
 
 def test_where_sessions_were_issued_stays_known_for_as_long_as_they_live(config: Path) -> None:
     now = [1000.0]
-    policies = PolicyStore(config, defaults_of(Settings(config_dir=config), {}), Metrics(), clock=lambda: now[0])
+    policies = PolicyStore(
+        config,
+        defaults_of(Settings(config_dir=config), {}),
+        Metrics(),
+        Audit(output(), clock=time.time),
+        clock=lambda: now[0],
+    )
     before = policies.current.tenants["acme"].account
     upstream = {"kind": "openai", "base_url": "https://elsewhere.example/v1", "api_key": {"file": str(config / "key")}}
     (config / "key").write_text("sk-1")

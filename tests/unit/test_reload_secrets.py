@@ -12,6 +12,8 @@ import pytest
 
 from service.app import defaults_of
 from service.identity.keys import KeyCache
+from service.observe.audit import Audit
+from service.observe.logs import output
 from service.observe.metrics import Metrics
 from service.reload import PolicyStore
 from service.settings import load_settings
@@ -29,7 +31,9 @@ def tenant(name: str, **upstream: Any) -> dict[str, Any]:
 
 def store(config: Path, **environ: str) -> PolicyStore:
     settings = load_settings(environ, config_dir=str(config))
-    return PolicyStore(config, defaults_of(settings, environ), Metrics(), clock=time.time)
+    return PolicyStore(
+        config, defaults_of(settings, environ), Metrics(), Audit(output(), clock=time.time), clock=time.time
+    )
 
 
 def keys_in(policies: PolicyStore) -> dict[str, list[str]]:

@@ -29,6 +29,7 @@ async def test_a_create_is_sent_as_the_contract_says() -> None:
         (request,) = upstream.received
         assert request.target == "/v1/chatkit/sessions"
         assert orjson.loads(request.body) == BODY
+        assert re.fullmatch("00-[0-9a-f]{32}-[0-9a-f]{16}-00", request.headers.pop("traceparent"))
         assert request.headers == {
             "host": f"127.0.0.1:{upstream.port}",
             "authorization": f"Bearer {KEY}",
