@@ -134,7 +134,8 @@ class Live:
     id: str
     user: str
     workflow: str
-    login: str | None
+    login: str
+    """What stands for the login that minted it (`login_mark`); empty where there is none."""
     created_at: float
     expires_at: int
     issued_at: float

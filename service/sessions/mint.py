@@ -117,7 +117,7 @@ class Mint:
                 id=session_id,
                 user=grant.user,
                 workflow=grant.body["workflow"]["id"],
-                login=principal.login,
+                login=admission.login,
                 created_at=started,
                 expires_at=expires_at,
                 issued_at=principal.issued_at,
@@ -139,22 +139,20 @@ class Mint:
         new = live(minted.session.id, minted.session.expires_at)
         try:
             self._check_drift(grant, minted)
-            await self._record(principal, grant, admission, new)
+            await self._record(grant, admission, new)
         except Exception:
             await self._canceller.abandon(admission, new, grant.account)
             raise
         note(session_id=new.id)
         return minted
 
-    async def _record(self, principal: Principal, grant: Grant, admission: Admission, new: Live) -> None:
+    async def _record(self, grant: Grant, admission: Admission, new: Live) -> None:
         try:
-            await self._store.record(principal, admission, new, grant.limits)
+            await self._store.record(admission, new, grant.limits)
         except Crowded:
             # Older sessions must give way. Their user is listed before they are queued.
             await self._queue.schedule(admission.keys, delay=LISTED_FOR)
-            self._canceller.begin(
-                admission.keys, await self._store.record(principal, admission, new, grant.limits, listed=True)
-            )
+            self._canceller.begin(admission.keys, await self._store.record(admission, new, grant.limits, listed=True))
 
     async def _forgo(self, admission: Admission, *, refund: bool = False) -> None:
         try:

@@ -17,7 +17,7 @@ from service.contract import MAX_SECONDS
 from service.errors import Conflict
 from service.sessions.background import for_ever
 from service.store.queue import LISTED_FOR, CancelQueue
-from service.store.records import SHARDS, UserKeys
+from service.store.records import UserKeys
 from service.store.revocations import REASON, Progress, RevocationStore
 from service.store.sessions import SessionStore
 from service.store.tenants import TenantStore
@@ -131,21 +131,22 @@ class Revoke:
         """Fence every user and queue what is live: each user's cancels in their turn, by the rate."""
         counted = progress.sessions
         trouble: BaseException | None = None
-        for shard in range(SHARDS):
-            failed = 0
-            while users := await self._tenants.users(tenant, shard, past=failed, most=SIDE_BY_SIDE):
-                after = max(0.0, progress.started_at + counted / progress.rate - self._clock())
-                after = min(after, MAX_SECONDS)  # by then they have ended by themselves
-                fenced = await asyncio.gather(
-                    *(self._fence_user(keys, after) for keys in users), return_exceptions=True
-                )
-                for each in fenced:
-                    if isinstance(each, BaseException):
-                        # One's trouble, a primary of a Cluster that is away, is no other's: tried again next time.
-                        trouble, failed = trouble or each, failed + 1
-                    else:
-                        counted = max(counted, each)
-                await self._revocations.take_turn(tenant, self._replica)
+        async for some in self._tenants.listed(tenant, most=SIDE_BY_SIDE):
+            after = max(0.0, progress.started_at + counted / progress.rate - self._clock())
+            after = min(after, MAX_SECONDS)  # by then they have ended by themselves
+            users = dict.fromkeys(keys for each in some for keys in each.users)
+            fenced = await asyncio.gather(*(self._fence_user(keys, after) for keys in users), return_exceptions=True)
+            failed = set()
+            for keys, each in zip(users, fenced, strict=True):
+                if isinstance(each, BaseException):
+                    # One's trouble, a primary of a Cluster that is away, is no other's: tried again next time.
+                    trouble = trouble or each
+                    failed.add(keys)
+                else:
+                    counted = max(counted, each)
+            # Last: whatever was cut short before is done again.
+            await self._tenants.forget([each for each in some if failed.isdisjoint(each.users)])
+            await self._revocations.take_turn(tenant, self._replica)
         if trouble:
             raise trouble
         log.info("tenant_fenced", tenant=tenant, sessions=counted)
@@ -159,8 +160,6 @@ class Revoke:
         counted = await self._revocations.count(keys)
         if queued:
             await self._queue.schedule(keys, delay=after)
-        # Last: whatever was cut short before is done again.
-        await self._tenants.forget(keys)
         return counted
 
     async def _look(self, tenant: str) -> None:

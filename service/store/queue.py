@@ -49,6 +49,7 @@ class CancelQueue:
         self._settle = redis.register_script(lua("settle"))
         self._claim = redis.register_script(lua("claim"))
         self._release = redis.register_script(lua("release"))
+        self._drop = redis.register_script(lua("drop"))
 
     async def schedule(self, keys: UserKeys, *, delay: float) -> None:
         """List the user as due in *delay* seconds or sooner: before anything is queued for it, and to hurry it."""
@@ -61,10 +62,10 @@ class CancelQueue:
         async with self._guard():
             await self._enqueue([keys.live, keys.queue], [live.id, entry, live.expires_at, KEEP])
 
-    async def forget(self, keys: UserKeys, *fields: str) -> None:
-        """Take a session or a lease off the live ones."""
+    async def forget(self, keys: UserKeys, *names: str) -> None:
+        """Take sessions or leases off the live ones."""
         async with self._guard():
-            await self._redis.hdel(keys.live, *fields)
+            await self._drop([keys.live], names)
 
     async def claim(self, *, hidden: float, most: int, full: Sequence[str] = ()) -> list[Claim]:
         """Take about *most* due users a shard; other sweepers don't see them for *hidden* seconds.

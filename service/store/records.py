@@ -1,29 +1,33 @@
 """How keys and entries are written in Redis.
 
-    cm:{<tenant>:<digest of the subject>}:live      hash: session id → record, and lease → its end
+    cm:{<tenant>:<digest of the subject>}:live      a line for each, led by a newline: session id|record,
+                                                    lease|its end|…, '^'|…: a token from a clock ahead
     cm:{…}:queue                                    hash: session id → attempts|reason|record
     cm:{…}:fence                                    hash: '*' → time (ms) of all tokens, 's' → of those without a login,
-                                                    's'<login> → when that login ended
+                                                    's'<digest of the login> → when that login ended
     cm:{…}:tally                                    hash: what became of the sessions of a tenant's revocation
     cm:{…}:rate:<n>                                 when window n is full again (ms)
     cm:due:<shard>                                  sorted set: user → next attempt (ms)
-    cm:sid:<digest of tenant, issuer and login>     hash: user → nothing, '!' → when that login ended (ms)
     cm:jti:<digest of tenant, issuer and jti>       there once a logout token has had its effect
-    cm:tenant:{<tenant>:<shard>}:users              sorted set: user → until when something of theirs may live (ms)
     cm:tenant:{<tenant>:<shard>}:gate               hash: 'blocked' → since (ms), 'fence' → no token older (ms)
+    cm:tenant:{<tenant>:<shard>}:users              hash: digest of issuer and login → users who minted with it,
+                                                    '|'user → nothing where there is no login, '!' → since when (s)
+    cm:tenant:{<tenant>:<shard>}:users-old          the same, of the time before
+    cm:tenant:{<tenant>:<shard>}:ended:<digest>     when that login ended (ms), named without its user
     cm:blocked                                      set: tenants that are blocked
     cm:revocations                                  set: tenants whose revocation is under way
     cm:revocation:{<tenant>}:…                      its progress, its lock, its users → how many sessions
 
 A record is `expires|issued|created|login|place|workflow|user`, the times in seconds, milliseconds and microseconds (so
 that the oldest is the oldest). It is text, not JSON, since Lua reads it on every mint. All keys of a user share a hash
-tag, and so a slot. The subject is hashed: it may hold any character and be 256 long, and keys are shown in many places.
+tag, and so a slot. Subjects and logins are hashed: they may hold any character and be 256 long, keys are shown in many
+places, and of both it is enough to know whether two are the same.
 """
 
-import hashlib
 from base64 import urlsafe_b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Final
 
 import structlog
@@ -37,7 +41,11 @@ SHARDS: Final = 8
 KEEP: Final = 60
 """Seconds that a record outlives its session, and a cancel is still tried: our clock, Redis's and upstream's differ."""
 MARKS: Final = ("~", "^")
-"""Lead the fields that are no sessions: a lease, and the latest token from a clock ahead of ours."""
+"""Lead the names of what is no session: a lease, and the latest token from a clock ahead of ours."""
+_SHARD_OF: Final = {
+    char: number % SHARDS
+    for number, char in enumerate("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +58,17 @@ class UserKeys:
     @classmethod
     def of(cls, tenant: str, subject: str) -> "UserKeys":
         """Return the keys of *subject*."""
-        return cls(f"{tenant}:{_digest(subject)}")
+        return cls(f"{tenant}:{digest(subject)}")
 
     @property
     def tenant(self) -> str:
         """The tenant's name."""
         return self.tag.partition(":")[0]
+
+    @property
+    def user(self) -> str:
+        """The digest alone, for where the tenant is known."""
+        return self.tag.rpartition(":")[2]
 
     @property
     def live(self) -> str:
@@ -84,7 +97,7 @@ class UserKeys:
     @property
     def shard(self) -> int:
         """Of the lists that hold many users."""
-        return hashlib.blake2b(self.tag.encode(), digest_size=2).digest()[0] % SHARDS
+        return shard_of(self.tag)
 
     @property
     def due(self) -> str:
@@ -97,32 +110,59 @@ def due_shard(number: int) -> str:
     return f"cm:due:{number}"
 
 
-def gate_key(tenant: str, shard: int) -> str:
-    """Return the key of one shard of what a whole tenant is held against."""
-    return f"cm:tenant:{{{tenant}:{shard}}}:gate"
+def digest(*words: str) -> str:
+    """Return 96 bits of a hash: to pass for somebody else takes 2^96 tries, and names are the identity provider's."""
+    return urlsafe_b64encode(blake2b("\0".join(words).encode(), digest_size=12).digest()).decode()
 
 
-def users_key(tenant: str, shard: int) -> str:
-    """Return the key of one shard of the tenant's users who may have something alive."""
-    return f"cm:tenant:{{{tenant}:{shard}}}:users"
+def shard_of(digest: str) -> int:
+    """Return the shard of what ends in a digest."""
+    return _SHARD_OF[digest[-1]]
 
 
-def login_key(tenant: str, issuer: str, login: str) -> str:
-    """Return the key of what is known of one login of an issuer: two issuers may use one `sid` for two people.
+def login_mark(login: str | None) -> str:
+    """Return what stands for a login of one user, in records and fences; nothing for none."""
+    return digest(login) if login else ""
 
-    Each tenant has its own: it believes an issuer by keys, audiences and switches that are not another's.
+
+def login_name(issuer: str, login: str) -> str:
+    """Return a login's name in a tenant's lists: two issuers may use one `sid` for two people."""
+    return digest(issuer, login)
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """The Redis keys of one shard of what a whole tenant is held against, and of who may have something alive.
+
+    Each tenant has its own of a login's, too: it believes an issuer by keys, audiences and switches that are not
+    another's.
     """
-    return f"cm:sid:{_digest(tenant, issuer, login)}"
+
+    tag: str
+
+    @classmethod
+    def of(cls, tenant: str, number: int) -> "Shard":
+        """Return one of the tenant's."""
+        return cls(f"cm:tenant:{{{tenant}:{number}}}:")
+
+    @property
+    def gate(self) -> str:
+        """Blocks and fences."""
+        return self.tag + "gate"
+
+    @property
+    def users(self) -> tuple[str, str]:
+        """Who has minted lately, and the generation before."""
+        return self.tag + "users", self.tag + "users-old"
+
+    def ended(self, login: str) -> str:
+        """Return the key that is there once the login of that name has ended."""
+        return f"{self.tag}ended:{login}"
 
 
 def logout_token_key(tenant: str, issuer: str, jti: str) -> str:
     """Return the key that is there once this logout token has had its effect in the tenant."""
-    return f"cm:jti:{_digest(tenant, issuer, jti)}"
-
-
-def _digest(*words: str) -> str:
-    digest = hashlib.blake2b("\0".join(words).encode(), digest_size=16).digest()
-    return urlsafe_b64encode(digest).rstrip(b"=").decode()
+    return f"cm:jti:{digest(tenant, issuer, jti)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,36 +181,41 @@ class Queued:
 
 
 def escape(text: str) -> str:
-    """Return *text* without the separator."""
-    return text.replace("%", "%25").replace("|", "%7C")
+    """Return *text* without what separates fields and lines."""
+    return text.replace("%", "%25").replace("|", "%7C").replace("\n", "%0A")
 
 
 def _unescape(text: str) -> str:
-    return text.replace("%7C", "|").replace("%25", "%")
+    return text.replace("%0A", "\n").replace("%7C", "|").replace("%25", "%")
 
 
 def write_record(live: Live) -> str:
-    """Return the record of a live session. The user stands last and needs no escaping."""
+    """Return the record of a live session."""
     issued, created = int(live.issued_at * 1000), int(live.created_at * 1_000_000)
-    login, workflow = escape(live.login or ""), escape(live.workflow)
-    return f"{live.expires_at}|{issued}|{created}|{login}|{live.place}|{workflow}|{live.user}"
+    return f"{live.expires_at}|{issued}|{created}|{live.login}|{live.place}|{escape(live.workflow)}|{escape(live.user)}"
 
 
 def read_record(session_id: str, record: str) -> Live | None:
     """Return the session of a record; None for what is no session. Raises `ValueError` for what isn't ours."""
     if session_id.startswith(MARKS):
         return None
-    expires, issued, created, login, place, workflow, user = record.split("|", 6)
+    expires, issued, created, login, place, workflow, user = record.split("|")
     return Live(
         id=session_id,
-        user=user,
+        user=_unescape(user),
         workflow=_unescape(workflow),
-        login=_unescape(login) or None,
+        login=login,
         created_at=int(created) / 1_000_000,
         expires_at=int(expires),
         issued_at=int(issued) / 1000,
         place=place,
     )
+
+
+def read_live(lines: str) -> list[Live]:
+    """Return the sessions among a user's lines. Raises `ValueError` for what isn't ours."""
+    entries = (line.partition("|") for line in lines.split("\n") if line)
+    return [live for name, _, record in entries if (live := read_record(name, record))]
 
 
 def write_queued(queued: Queued) -> str:

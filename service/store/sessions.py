@@ -20,14 +20,14 @@ from service.store.pipeline import Call, Pipeline
 from service.store.records import (
     KEEP,
     Queued,
+    Shard,
     UserKeys,
-    escape,
-    gate_key,
-    login_key,
+    login_mark,
+    login_name,
+    read_live,
     read_queued,
-    read_record,
     readable,
-    users_key,
+    shard_of,
     write_record,
 )
 from service.store.scripts import lua
@@ -47,6 +47,10 @@ class Admission:
     """A reserved slot: record turns it into a live session, or it lapses."""
 
     keys: UserKeys
+    login: str
+    """What stands for the login in fence and record."""
+    issued_at: int
+    """Of its token, in milliseconds."""
     lease: str = field(repr=False)
     windows: tuple[WindowState, ...]
 
@@ -64,7 +68,6 @@ class SessionStore:
         self._pipeline = Pipeline(redis, guard)
         self._admit = redis.register_script(lua("admit"))
         self._gate = redis.register_script(lua("gate"))
-        self._login = redis.register_script(lua("login"))
         self._record = redis.register_script(lua("record"))
         self._revoke = redis.register_script(lua("revoke"))
         self._retire = redis.register_script(lua("retire"))
@@ -73,7 +76,7 @@ class SessionStore:
     async def admit(self, principal: Principal, limits: Limits, *, lease_seconds: int) -> Admission:
         """Reserve a slot for one mint.
 
-        The lease comes first, then the lists by which a tenant's revocation and a logout that names the login alone
+        The lease comes first, then the list by which a tenant's revocation and a logout that names the login alone
         find this user: whoever closes the gate after we have passed it finds the user there, and takes the lease away.
 
         Raises `LoginRevoked`, `TenantBlocked`, `RateLimited` or `TooManyLiveSessions`, the latter two with when to come
@@ -84,24 +87,16 @@ class SessionStore:
         refuse_at = limits.live if limits.live and limits.excess == "refuse" else 0
         windows = [number for window in limits.mints for number in (window.count, window.seconds)]
         alive = lease_seconds + MAX_SECONDS + 2 * KEEP
-        login, issued_at = _login(principal)
-        calls = [
+        login, issued_at = login_mark(principal.login), int(principal.issued_at * 1000)
+        gate, name = _gate(principal, keys)
+        (verdict, wait, *states), passed = await self._pipeline.run(
             Call(
                 self._admit,
                 [keys.live, keys.fence, *(keys.rate(index) for index in range(len(limits.mints)))],
                 [login, issued_at, lease, lease_seconds, refuse_at, KEEP, *windows],
             ),
-            Call(
-                self._gate,
-                [gate_key(principal.tenant, keys.shard), users_key(principal.tenant, keys.shard)],
-                [keys.tag, issued_at, alive],
-            ),
-        ]
-        if principal.login:
-            calls.append(
-                Call(self._login, [login_key(principal.tenant, principal.issuer, principal.login)], [keys.tag, alive])
-            )
-        (verdict, wait, *states), *gates = await self._pipeline.run(*calls)
+            Call(self._gate, gate, [name, keys.user, issued_at, alive]),
+        )
         if verdict == b"revoked":
             raise LoginRevoked("fenced at admit")
         standing = window_states(limits.mints, states)
@@ -109,15 +104,13 @@ class SessionStore:
             raise RateLimited(retry_after=wait / 1000, headers=rate_headers(standing))
         if verdict == b"live":
             raise TooManyLiveSessions(retry_after=wait / 1000, headers=rate_headers(standing))
-        admission = Admission(keys, lease, standing)
-        if any(gate != b"ok" for gate in gates):
+        admission = Admission(keys, login, issued_at, lease, standing)
+        if passed != b"ok":
             await self.forgo(admission, refund=True)
-            raise TenantBlocked if b"blocked" in gates else LoginRevoked("the whole tenant, or the login, was ended")
+            raise TenantBlocked if passed == b"blocked" else LoginRevoked("the whole tenant, or the login, was ended")
         return admission
 
-    async def record(
-        self, principal: Principal, admission: Admission, live: Live, limits: Limits, *, listed: bool = False
-    ) -> list[Queued]:
+    async def record(self, admission: Admission, live: Live, limits: Limits, *, listed: bool = False) -> list[Queued]:
         """Make the new session known; return the older ones that had to give way and are queued.
 
         Raises `LoginRevoked` where a logout came between, and `StoreUnavailable` where Redis no longer knows the
@@ -127,7 +120,8 @@ class SessionStore:
         keys = admission.keys
         give_way = limits.live if limits.live and limits.excess == "cancel_oldest" else 0
         arguments: list[str | int] = [
-            *_login(principal),
+            admission.login,
+            admission.issued_at,
             admission.lease,
             live.id,
             write_record(live),
@@ -161,9 +155,8 @@ class SessionStore:
     async def live(self, keys: UserKeys, *, now: float) -> list[Live]:
         """Return the user's live sessions, newest first; *now* is in Unix seconds."""
         async with self._guard():
-            entries: Any = await self._redis.hgetall(keys.live)
-        sessions = [read_record(name.decode(), entry.decode()) for name, entry in entries.items()]
-        known = [session for session in sessions if session and session.expires_at > now]
+            lines: Any = await self._redis.get(keys.live)
+        known = [session for session in read_live((lines or b"").decode()) if session.expires_at > now]
         return sorted(known, key=lambda session: (session.created_at, session.id), reverse=True)
 
     async def revoke(
@@ -187,7 +180,7 @@ class SessionStore:
             answer: Sequence[bytes] = await self._revoke(
                 [keys.live, keys.fence, keys.queue],
                 [
-                    escape(login or ""),
+                    login_mark(login),
                     int(issued_at * 1000),
                     int(remember) + 1,
                     reason,
@@ -207,13 +200,12 @@ class SessionStore:
     async def check_login(self, principal: Principal) -> None:
         """Raise `LoginRevoked` where the principal's login was logged out."""
         keys = UserKeys.of(principal.tenant, principal.subject)
-        login, issued_at = _login(principal)
+        login, issued_at = login_mark(principal.login), int(principal.issued_at * 1000)
+        (_gate_key, _users, _older, *marks), _name = _gate(principal, keys)
         async with self._guard():
             fence: Any = self._redis.hmget(keys.fence, ["*", f"s{login}"])
             everyone, own = await fence
-            ended: Any = principal.login and await self._redis.hget(
-                login_key(principal.tenant, principal.issuer, principal.login), "!"
-            )
+            ended = marks and await self._redis.exists(*marks)
         if ended or (own and (login or issued_at <= int(own))) or (everyone and issued_at <= int(everyone)):
             raise LoginRevoked("fenced")
 
@@ -227,9 +219,14 @@ def _pairs(answer: Sequence[bytes]) -> list[Queued]:
     return readable((answer[i], answer[i + 1]) for i in range(0, len(answer), 2))
 
 
-def _login(principal: Principal) -> tuple[str, int]:
-    """Return what the fence is compared with: the login, and when its token was issued (ms)."""
-    return escape(principal.login or ""), int(principal.issued_at * 1000)
+def _gate(principal: Principal, keys: UserKeys) -> tuple[list[str], str]:
+    """Return the keys of the gate that the principal passes, and the login's name there: of its login's shard."""
+    if not principal.login:
+        shard = Shard.of(principal.tenant, keys.shard)
+        return [shard.gate, *shard.users], ""
+    name = login_name(principal.issuer, principal.login)
+    shard = Shard.of(principal.tenant, shard_of(name))
+    return [shard.gate, *shard.users, shard.ended(name)], name
 
 
 def window_states(windows: Sequence[Window], answer: Sequence[int]) -> tuple[WindowState, ...]:

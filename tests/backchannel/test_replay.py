@@ -91,5 +91,5 @@ def _marks(stack: Stack) -> dict[bytes, float]:
 
 def _lives(stack: Stack) -> dict[bytes, int]:
     with stack.redis.client() as redis:
-        keys = [*redis.scan_iter("cm:sid:*"), *redis.scan_iter("cm:{patient:*}:fence")]
+        keys = [*redis.scan_iter("cm:tenant:{patient:*}:ended:*"), *redis.scan_iter("cm:{patient:*}:fence")]
         return {key: redis.ttl(key) for key in keys}

@@ -11,7 +11,7 @@ from service.observe.metrics import Metrics
 from service.principal import Principal
 from service.session import Limits, Live
 from service.store.connect import RedisGuard, connect
-from service.store.records import UserKeys, login_key, users_key, write_record
+from service.store.records import Shard, UserKeys, login_mark, login_name, shard_of, write_record
 from service.store.sessions import SessionStore
 
 ISSUER, TENANT = "https://login.bench.example/", "tenant-0"
@@ -25,7 +25,7 @@ def _principal(number: int, now: float) -> Principal:
 def _live(principal: Principal, now: float) -> Live:
     user = f"{TENANT}:{principal.subject}"
     session = f"cksess_{secrets.token_hex(24)}"
-    return Live(session, user, "wf_bench", principal.login, now, int(now) + 600, now, "01234567")
+    return Live(session, user, "wf_bench", login_mark(principal.login), now, int(now) + 600, now, "01234567")
 
 
 def fill(url: str, count: int) -> None:
@@ -36,12 +36,12 @@ def fill(url: str, count: int) -> None:
         for number in range(start, min(start + 5_000, count)):
             principal = _principal(number, now)
             keys, live = UserKeys.of(TENANT, principal.subject), _live(principal, now)
-            login = login_key(TENANT, ISSUER, principal.login or "")
-            pipe.hset(keys.live, live.id, write_record(live))
-            pipe.expire(keys.live, 3600)
-            pipe.zadd(users_key(TENANT, keys.shard), {keys.tag: int(now * 1000) + 3_600_000})
-            pipe.hset(login, keys.tag, "")
-            pipe.expire(login, 3600)
+            login = login_name(ISSUER, principal.login or "")
+            users, _ = Shard.of(TENANT, shard_of(login)).users
+            pipe.set(keys.live, f"\n{live.id}|{write_record(live)}", ex=3600)
+            pipe.hsetnx(users, "!", int(now))
+            pipe.hset(users, login, keys.user)
+            pipe.expire(users, 3600)
         pipe.execute()
 
 
@@ -57,7 +57,7 @@ async def _bytes_each(url: str) -> dict[str, float]:
 
     async def mint(principal: Principal) -> None:
         admission = await store.admit(principal, Limits(), lease_seconds=30)
-        await store.record(principal, admission, _live(principal, now), Limits())
+        await store.record(admission, _live(principal, now), Limits())
 
     async def log_out(principal: Principal) -> None:
         keys = UserKeys.of(TENANT, principal.subject)
@@ -69,9 +69,7 @@ async def _bytes_each(url: str) -> dict[str, float]:
         await _all(mint, people)
         live = (await _used(redis) - empty) / MEASURED
         await _all(log_out, people)
-        # What outlives the sessions is the fence; the lists of users and logins end with them.
-        async for key in redis.scan_iter(match="cm:sid:*", count=5_000):
-            await redis.unlink(key)
+        # What outlives the sessions is the fence; the lists of users end with them.
         async for key in redis.scan_iter(match="cm:tenant:*", count=5_000):
             await redis.unlink(key)
         await asyncio.sleep(1)

@@ -11,7 +11,7 @@ from service.principal import Principal
 from service.session import Limits, Window
 from service.store.cluster import Cluster
 from service.store.connect import connect
-from service.store.records import SHARDS, UserKeys, due_shard, gate_key
+from service.store.records import SHARDS, Shard, UserKeys, due_shard
 from support.redis_servers import ClusterServers
 from support.world import DAY, World
 
@@ -45,7 +45,7 @@ async def test_the_load_is_on_every_primary(cluster: ClusterServers, replicas: t
     one, _ = replicas
     for keys in (
         [UserKeys.of("acme", who.subject).live for who in people(one)],
-        [gate_key("acme", shard) for shard in range(SHARDS)],
+        [Shard.of("acme", shard).gate for shard in range(SHARDS)],
         [due_shard(shard) for shard in range(SHARDS)],
     ):
         assert len({cluster.owner(key).url for key in keys}) == 3

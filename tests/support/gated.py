@@ -14,6 +14,7 @@ from redis.commands.core import AsyncScript
 from service.contract import CreateSession
 from service.errors import UpstreamTimeout, UpstreamUnavailable
 from service.session import Account, Minted, Session
+from service.store.scripts import lua
 from service.upstream.authority.issuer import AuthoritySessions
 from support.interleave import ACTOR, Steps
 
@@ -22,8 +23,8 @@ CLOCK: Final = "race:clock"
 UPSTREAM_TIMEOUT: Final = 10.0
 """Seconds for a call upstream, as the real client has them."""
 SCRIPTS: Final = {
-    entry.read_text(encoding="utf-8"): entry.name.removesuffix(".lua")
-    for entry in (files("service.store") / "lua").iterdir()
+    lua(name): name
+    for name in (entry.name.removesuffix(".lua") for entry in (files("service.store") / "lua").iterdir())
 }
 
 

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 
 from api.parts import Issuer, eventually
 from api.stack import Caller, Service
-from service.store.records import UserKeys, gate_key, login_key
+from service.store.records import Shard, UserKeys, login_name, shard_of
 from service.upstream.authority.sessions import Authority
 
 THREADS = 4
@@ -63,10 +63,10 @@ class Mint:
         return self.answer.status_code == 200
 
     @property
-    def keys(self) -> tuple[str, str, str]:
-        """What it needs of Redis: the user's own, the tenant's gate, the login. Each may be on another node."""
-        keys = UserKeys.of("acme", self.caller.subject)
-        return keys.live, gate_key("acme", keys.shard), login_key("acme", self.caller.issuer.url, self.caller.login)
+    def keys(self) -> tuple[str, str]:
+        """What it needs of Redis: the user's own, and the tenant's gate. Each may be on another node."""
+        shard = shard_of(login_name(self.caller.issuer.url, self.caller.login))
+        return UserKeys.of("acme", self.caller.subject).live, Shard.of("acme", shard).gate
 
 
 @dataclass

@@ -69,6 +69,12 @@ class Upstream:
         return session
 
 
+async def names(redis: Redis, keys: UserKeys) -> list[str]:
+    """What stands among a user's live sessions: sessions, leases and marks."""
+    lines: Any = await redis.get(keys.live)
+    return [line.partition("|")[0] for line in (lines or b"").decode().split("\n") if line]
+
+
 class World:
     """One replica. Two of them on one Redis are two replicas."""
 

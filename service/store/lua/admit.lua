@@ -2,15 +2,16 @@
 -- so that two mints never both see the last free one.
 --
 -- KEYS: live, fence, then one key a rate window
--- ARGV: login, token's iat (ms), lease field, lease (s), most live sessions (0: any number), how long records
+-- ARGV: login, token's iat (ms), lease, lease (s), most live sessions (0: any number), how long records
 --       outlive their session (s), then count and seconds a window
 -- Returns {'revoked', 0}, or {'ok' | 'rate' | 'live', retry (ms), then left and reset (ms) a window}
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
+local issued = tonumber(ARGV[2])
 local fence = redis.call('HMGET', KEYS[2], '*', 's' .. ARGV[1])
-if fence[1] and tonumber(ARGV[2]) <= tonumber(fence[1]) then return {'revoked', 0} end
-if fence[2] and (ARGV[1] ~= '' or tonumber(ARGV[2]) <= tonumber(fence[2])) then return {'revoked', 0} end
+if fence[1] and issued <= tonumber(fence[1]) then return {'revoked', 0} end
+if fence[2] and (ARGV[1] ~= '' or issued <= tonumber(fence[2])) then return {'revoked', 0} end
 
 -- The generic cell rate algorithm: a window's key holds the time when it will be full again.
 local windows, verdict, wait = {}, 'ok', 0
@@ -25,13 +26,12 @@ for i = 3, #KEYS do
   windows[#windows + 1] = {key = KEYS[i], after = after, left = math.floor((span - (after - now)) * count / span)}
 end
 
-local most = tonumber(ARGV[5])
+local most, lines = tonumber(ARGV[5]), read(KEYS[1])
 if verdict == 'ok' and most > 0 then
   local live, first = 0, nil
-  local entries = redis.call('HGETALL', KEYS[1])
-  for i = 1, #entries, 2 do
-    local ends = tonumber(string.match(entries[i + 1], '^%d+'))
-    if ends and ends * 1000 > now and entries[i] ~= '^' then live, first = live + 1, math.min(first or ends, ends) end
+  for name, ends in string.gmatch(lines, ENTRY) do
+    ends = tonumber(ends)
+    if ends * 1000 > now and name ~= '^' then live, first = live + 1, math.min(first or ends, ends) end
   end
   if live >= most then verdict, wait = 'live', first * 1000 - now end
 end
@@ -45,14 +45,14 @@ for _, window in ipairs(windows) do
   answer[#answer + 1] = math.ceil(window.after - now)
 end
 if verdict == 'ok' then
-  local ends = math.ceil(now / 1000) + tonumber(ARGV[4])
-  local keep = tonumber(ARGV[4]) + tonumber(ARGV[6])
-  redis.call('HSET', KEYS[1], ARGV[3], ends .. '|' .. ARGV[2])
   -- A token from an issuer whose clock runs ahead: a logout before its iat must still know it.
-  local ahead = tonumber(string.match(redis.call('HGET', KEYS[1], '^') or '', '|(%d+)$') or 0)
-  if tonumber(ARGV[2]) > math.max(now, ahead) then
-    redis.call('HSET', KEYS[1], '^', (math.ceil(tonumber(ARGV[2]) / 1000) + 1) .. '|' .. ARGV[2])
+  if issued > now then
+    local others, ahead = take(lines, '^')
+    if not ahead or issued > tonumber(string.match(ahead, '|(%d+)$') or 0) then
+      lines = others .. '\n^|' .. (math.ceil(issued / 1000) + 1) .. '|' .. ARGV[2]
+    end
   end
-  if redis.call('TTL', KEYS[1]) < keep then redis.call('EXPIRE', KEYS[1], keep) end
+  lines = lines .. '\n' .. ARGV[3] .. '|' .. (math.ceil(now / 1000) + tonumber(ARGV[4])) .. '|' .. ARGV[2]
+  write(KEYS[1], lines, tonumber(ARGV[4]) + tonumber(ARGV[6]))
 end
 return answer

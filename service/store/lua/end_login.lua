@@ -1,13 +1,10 @@
 -- End a login that is named without its user: who mints with it from now on sees the mark.
 --
--- KEYS: what is known of the login
--- ARGV: how long to remember (s)
--- Returns the users who have minted with it lately
-local time = redis.call('TIME')
-redis.call('HSET', KEYS[1], '!', string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000)))
-if redis.call('TTL', KEYS[1]) < tonumber(ARGV[1]) then redis.call('EXPIRE', KEYS[1], ARGV[1]) end
-local users = {}
-for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
-  if field ~= '!' then users[#users + 1] = field end
+-- KEYS: the mark that it ended, the tenant's users, those of the generation before
+-- ARGV: login, how long to remember (s)
+-- Returns who has minted with it lately: the entry of each generation
+local time, remember = redis.call('TIME'), tonumber(ARGV[2])
+if redis.call('TTL', KEYS[1]) < remember then
+  redis.call('SET', KEYS[1], string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000)), 'EX', remember)
 end
-return users
+return {redis.call('HGET', KEYS[2], ARGV[1]) or '', redis.call('HGET', KEYS[3], ARGV[1]) or ''}

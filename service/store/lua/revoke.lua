@@ -3,8 +3,7 @@
 -- KEYS: live, fence, queue
 -- ARGV: login ('' for every login of the user), iat (ms) of the token that asks (0: none), how long to remember
 --       (s), reason, how long records outlive their session (s), '1' if what carries no login ends with this login,
---       '1' if no mint under way may be recorded,
---       whatever its token
+--       '1' if no mint under way may be recorded, whatever its token
 -- Returns the queued sessions: id, queue entry, id, queue entry…
 local time = redis.call('TIME')
 local now = tonumber(time[1])
@@ -16,25 +15,24 @@ local nameless, leases = ARGV[6] == '1', ARGV[7] == '1'
 local mark = math.max(now_ms, tonumber(ARGV[2]), tonumber(redis.call('HGET', KEYS[2], '*') or 0))
 if nameless then mark = math.max(mark, tonumber(redis.call('HGET', KEYS[2], 's') or 0)) end
 
-local latest, entries = 0, redis.call('HGETALL', KEYS[1])
-for i = 1, #entries, 2 do
-  local expires, issued, rest = string.match(entries[i + 1], '^(%d+)|(%d+)(.*)$')
-  if expires then
-    local owner = string.match(rest, '^|%d+|([^|]*)|')
-    mark = math.max(mark, tonumber(issued))
-    -- Past its end by our clock, but perhaps not by upstream's: cancelled all the same.
-    if tonumber(expires) + keep <= now then
-      redis.call('HDEL', KEYS[1], entries[i])
-    elseif leases and string.sub(entries[i], 1, 1) == '~' then
-      -- Not deleted: record queues what it refuses, and until then the lease keeps the user on the due list.
-      if string.sub(rest, -2) ~= '|x' then redis.call('HSET', KEYS[1], entries[i], entries[i + 1] .. '|x') end
-    elseif owner and (login == '' or owner == login or (nameless and owner == '')) then
-      redis.call('HDEL', KEYS[1], entries[i])
-      redis.call('HSET', KEYS[3], entries[i], '0|' .. ARGV[4] .. '|' .. entries[i + 1])
-      latest = math.max(latest, tonumber(expires))
-    end
+local latest, lines, kept = 0, read(KEYS[1]), {}
+for name, expires, rest in string.gmatch(lines, ENTRY) do
+  local owner = string.match(rest, '^|%d+|%d+|([^|]*)|')
+  mark = math.max(mark, tonumber(string.match(rest, '^|(%d+)') or 0))
+  -- Past its end by our clock, but perhaps not by upstream's: cancelled all the same.
+  if tonumber(expires) + keep <= now then
+    -- Dropped.
+  elseif owner and (login == '' or owner == login or (nameless and owner == '')) then
+    redis.call('HSET', KEYS[3], name, '0|' .. ARGV[4] .. '|' .. expires .. rest)
+    latest = math.max(latest, tonumber(expires))
+  else
+    -- A lease stays: record queues what it refuses, and until then the lease keeps the user on the due list.
+    local mark_it = leases and string.sub(name, 1, 1) == '~' and string.sub(rest, -2) ~= '|x'
+    kept[#kept + 1] = '\n' .. name .. '|' .. expires .. rest .. (mark_it and '|x' or '')
   end
 end
+local left = table.concat(kept)
+if left ~= lines then write(KEYS[1], left) end
 
 local oldest = now_ms - remember * 1000
 for _, field in ipairs(redis.call('HKEYS', KEYS[2])) do

@@ -24,10 +24,7 @@ for i = 4 + confirmed + over, #ARGV, 2 do
 end
 -- In one call with the above: a mint that record refuses turns its lease into a queue entry.
 local now, leases = tonumber(redis.call('TIME')[1]), 0
-local entries = redis.call('HGETALL', KEYS[3])
-for i = 1, #entries, 2 do
-  if string.sub(entries[i], 1, 1) == '~' and tonumber(string.match(entries[i + 1], '^%d+')) > now then
-    leases = leases + 1
-  end
+for ends in string.gmatch(read(KEYS[3]), '\n~[^|\n]*|(%d+)') do
+  if tonumber(ends) > now then leases = leases + 1 end
 end
 return {redis.call('HLEN', KEYS[1]), leases}

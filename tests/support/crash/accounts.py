@@ -7,7 +7,7 @@ from typing import Any
 
 from redis import Redis
 
-from service.store.records import UserKeys, escape
+from service.store.records import UserKeys, login_mark
 from support.crash.load import EVERYWHERE, LOGOUT, MINT, Load, Login
 from support.crash.witness import Witness
 
@@ -38,7 +38,7 @@ def fenced(redis: Redis, logins: Sequence[Login]) -> set[str]:
         if key not in fences:
             fences[key] = redis.hgetall(key)  # type: ignore[assignment]  # redis-py types both clients as one
         marks = [fences[key].get(b"*", b"-1"), fences[key].get(b"s", b"-1") if login.sid is None else b"-1"]
-        by_sid = login.sid is not None and f"s{escape(login.sid)}".encode() in fences[key]
+        by_sid = login.sid is not None and f"s{login_mark(login.sid)}".encode() in fences[key]
         if by_sid or login.issued_at * 1000 <= max(map(int, marks)):
             found.add(login.name)
     return found
@@ -169,10 +169,8 @@ def _redis(accounts: Accounts, redis: Redis) -> None:
     due = [key.decode() for key in redis.scan_iter("cm:due:*", count=1000)]
     accounts.check("user with something to cancel after all was quiet", queued)
     accounts.check("list of due users that is not empty", due)
-    live: list[Any] = [redis.hgetall(key) for key in redis.scan_iter("cm:{*}:live", count=1000)]
-    accounts.counts["leases of killed mints, left to lapse"] = sum(
-        name.startswith(b"~") for names in live for name in names
-    )
+    live: list[Any] = [redis.get(key) for key in redis.scan_iter("cm:{*}:live", count=1000)]
+    accounts.counts["leases of killed mints, left to lapse"] = sum(lines.count(b"\n~") for lines in live if lines)
 
 
 def _gave_way(witness: Witness) -> set[str]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -149,8 +150,9 @@ def _let_time_pass(redis: Redis, due: Mapping[str, Sequence[Any]]) -> None:
     for shard, users in due.items():
         redis.zadd(shard, dict.fromkeys(users, 0), xx=True)
     for key in redis.scan_iter("cm:{*}:live", count=1000):
-        if leases := [name for name in cast("list[bytes]", redis.hkeys(key)) if name.startswith(b"~")]:
-            redis.hdel(key, *leases)
+        lines = cast("bytes", redis.get(key) or b"")
+        if lines != (left := re.sub(rb"\n~[^\n]*", b"", lines)):
+            redis.set(key, left, keepttl=True, xx=True)
 
 
 async def _sessions(redis_url: str) -> Mapping[str, Mapping[str, Any]]:

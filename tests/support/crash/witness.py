@@ -1,8 +1,8 @@
 """What Redis itself was told, read from MONITOR: a witness that shares no code and no memory with the service.
 
 MONITOR shows each script's call with its arguments, and right after it the commands that the script runs, those marked
-`lua`. So a session id in the arguments of a call that ran means that upstream's answer had arrived, and a `lua` HSET of
-it that it was recorded. A call that nothing follows did not run: Redis had not been given that script yet.
+`lua`. So a session id in the arguments of a call that ran means that upstream's answer had arrived, and a `lua` SET or
+HSET of it that it was recorded. A call that nothing follows did not run: Redis had not been given that script yet.
 """
 
 import re
@@ -17,6 +17,7 @@ from redis import Redis
 SESSION: Final = re.compile(rb"cksess_[0-9a-f]{48}")
 COMMAND: Final = re.compile(rb'\+[\d.]+ \[(\d+) (\S+)\] "(\w+)" "((?:[^"\\]|\\.)*)"')
 REASON: Final = re.compile(rb'"\d+\|(\w+)\|')
+STORED: Final = {(b"SET", b"live"), (b"HSET", b"queue")}
 SEEN_WITHIN: Final = 60.0
 """Seconds in which MONITOR tells all that it has; it is a thread of a busy process."""
 
@@ -81,7 +82,7 @@ class Witness:
             self._called = ids
             return
         self.told |= ids
-        if client == b"lua" and command == b"HSET" and key.endswith((b":live", b":queue")):
+        if client == b"lua" and (command, key.rpartition(b":")[2]) in STORED:
             self.recorded |= ids
             if key.endswith(b":queue") and (reason := REASON.search(line)):
                 for each in ids:

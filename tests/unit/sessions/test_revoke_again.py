@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from service.errors import Conflict, Refusal
 from service.sessions import background
-from service.store.records import UserKeys, gate_key
+from service.store.records import Shard, UserKeys, login_name, shard_of
 from support.world import DAY, World
 
 QUICK = 10_000.0
@@ -183,8 +183,9 @@ async def test_10_a_sweeper_survives_a_defect(world: World, redis: Redis, monkey
 
 async def test_11_a_block_with_a_hole_is_not_told_as_a_block(world: World, redis: Redis) -> None:
     await world.revoke.begin("acme", rate=QUICK)
-    keys = UserKeys.of("acme", "alice")
-    await redis.delete(gate_key("acme", keys.shard))  # a failover lost it: an eighth of the users mints
+    await redis.delete(
+        Shard.of("acme", shard_of(login_name("", "sid-1"))).gate
+    )  # a failover lost it: an eighth of the users mints
     await world.minted(world.login())
     assert (await world.revoke.standing("acme")).blocked_since is None
 

@@ -1,5 +1,6 @@
 """What stands in Redis: text that comes back as it was, keys that share a slot."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from service.store.records import (
     UserKeys,
     due_shard,
     escape,
+    login_mark,
+    read_live,
     read_queued,
     read_record,
     readable,
@@ -21,7 +24,7 @@ from service.store.records import (
     write_record,
 )
 
-TEXT = st.text(st.characters(exclude_categories=["Cs"])) | st.text("|%7C25~:{}\n ", max_size=12)
+TEXT = st.text(st.characters(exclude_categories=["Cs"])) | st.text("|%7C250A~:{}\n ", max_size=12)
 NAME = TEXT.filter(bool)
 ID = NAME.filter(lambda text: not text.startswith(MARKS))
 TIME = st.integers(0, 2**32)
@@ -30,7 +33,7 @@ LIVE = st.builds(
     id=ID,
     user=TEXT,
     workflow=TEXT,
-    login=st.none() | NAME,
+    login=(st.none() | NAME).map(login_mark),
     created_at=TIME,
     expires_at=TIME,
     issued_at=TIME.map(float),
@@ -39,7 +42,7 @@ LIVE = st.builds(
 
 
 @given(LIVE)
-@example(Live("s", "a|b%7C%25|", "w|%|7C", "%7C|%25", 1, 2, 3.0, "0a1b"))
+@example(Live("s", "a|b%7C%25|\n~x|1", "w|%|7C\n%0A", login_mark("%7C|%25"), 1, 2, 3.0, "0a1b"))
 def test_a_record_comes_back_as_it_was_written(live: Live) -> None:
     assert read_record(live.id, write_record(live)) == live
 
@@ -48,12 +51,19 @@ def test_a_record_comes_back_as_it_was_written(live: Live) -> None:
 def test_lua_finds_times_and_login_by_counting_separators(live: Live) -> None:
     fields = write_record(live).split("|")
     assert fields[:3] == [str(live.expires_at), str(int(live.issued_at * 1000)), str(int(live.created_at * 1_000_000))]
-    assert fields[3:6] == [escape(live.login or ""), live.place, escape(live.workflow)]
+    assert fields[3:] == [live.login, live.place, escape(live.workflow), escape(live.user)]
+
+
+@given(st.lists(LIVE))
+def test_lines_come_back_as_they_were_written(sessions: list[Live]) -> None:
+    plain = [replace(live, id=f"cksess_{number}") for number, live in enumerate(sessions)]
+    lines = ["~lease|1800000000|1", "^|1800000000|1", *(f"{live.id}|{write_record(live)}" for live in plain)]
+    assert read_live("".join(f"\n{line}" for line in lines)) == plain
 
 
 @given(TEXT, TEXT)
 def test_escaped_text_has_no_separator_and_stays_apart(one: str, other: str) -> None:
-    assert "|" not in escape(one)
+    assert not {"|", "\n"} & set(escape(one))
     assert (escape(one) == escape(other)) == (one == other)
 
 
@@ -71,14 +81,16 @@ def test_what_is_marked_is_no_session(mark: str) -> None:
         read_queued(f"{mark}x", "0|logout|1800000000")
 
 
-@pytest.mark.parametrize("record", ["", "1800000000", "1|2|3|4|5", "x|2|3|login|place|wf|user", "1|2|3|4|5|6"])
+@pytest.mark.parametrize(
+    "record", ["", "1800000000", "1|2|3|4|5", "x|2|3|login|place|wf|user", "1|2|3|4|5|6", "1|2|3|4|5|6|7|8"]
+)
 def test_a_record_that_is_not_ours_is_told(record: str) -> None:
     with pytest.raises(ValueError):
         read_record("cksess_1", record)
 
 
 def test_one_unreadable_entry_does_not_keep_the_others_from_being_cancelled() -> None:
-    live = Live("cksess_1", "u", "wf", None, 1, 2, 3.0, "0a1b")
+    live = Live("cksess_1", "u", "wf", "", 1, 2, 3.0, "0a1b")
     good = (b"cksess_1", write_queued(Queued("cksess_1", 0, "logout", live)).encode())
     bad = [(b"\xff", good[1]), (b"cksess_2", b"\xff"), (b"cksess_3", b"nonsense"), (b"~lease", good[1])]
     assert [queued.id for queued in readable([*bad[:2], good, *bad[2:]])] == ["cksess_1"]
@@ -105,7 +117,7 @@ def test_users_have_tags_of_their_own(one: str, other: str) -> None:
 def test_a_tag_is_plain_text_that_does_not_show_the_subject(tenant: str, subject: str) -> None:
     tag = UserKeys.of(tenant, subject).tag
     digest: Any = tag.removeprefix(f"{tenant}:")
-    assert len(digest) == 22
+    assert len(digest) == 16
     assert digest.replace("-", "").replace("_", "").isalnum()
     assert UserKeys(tag).tenant == tenant
 
