@@ -7,7 +7,7 @@ from redis.asyncio import Redis
 from service.store.connect import RedisGuard
 from service.store.records import Shard, UserKeys, login_name, logout_token_key, shard_of
 from service.store.scripts import lua
-from service.store.tenants import users_of
+from service.store.tenants import is_crowd, users_of
 
 
 class LoginStore:
@@ -24,20 +24,21 @@ class LoginStore:
         shard = Shard.of(tenant, shard_of(name))
         async with self._guard():
             entries: list[bytes] = await self._end([shard.ended(name), *shard.users], [name, int(remember) + 1])
-        found = {keys for entry in entries for keys in users_of(tenant, name, entry.decode())}
+        found = {keys for entry in entries for keys in users_of(tenant, name, entry)}
         for entry, key in zip(entries, shard.users, strict=True):
-            if entry.endswith(b"+"):
+            if is_crowd(entry):
                 found.update(await self._crowd(tenant, key, name))
         return sorted(found, key=lambda keys: keys.tag)
 
-    async def _crowd(self, tenant: str, key: str, name: str) -> set[UserKeys]:
+    async def _crowd(self, tenant: str, key: str, name: bytes) -> set[UserKeys]:
         """Return those for whom a login's own entry had no more room: somewhere among the whole shard's."""
         found: set[UserKeys] = set()
+        pattern = b"".join(b"\\%c" % byte for byte in name) + b"|*"
         cursor = None
         while cursor != 0:
             async with self._guard():
-                cursor, some = await self._redis.hscan(key, cursor or 0, match=f"{name}|*", count=1000)
-            found.update(keys for field in some for keys in users_of(tenant, field.decode(), ""))
+                cursor, some = await self._redis.hscan(key, cursor or 0, match=pattern, count=1000)
+            found.update(keys for entry in some for keys in users_of(tenant, entry, b""))
         return found
 
     async def took_effect(self, tenant: str, issuer: str, jti: str) -> bool:

@@ -4,14 +4,15 @@
                                                     lease|its end|…, '^'|…: a token from a clock ahead
     cm:{…}:queue                                    hash: session id → attempts|reason|record
     cm:{…}:fence                                    hash: '*' → time (ms) of all tokens, 's' → of those without a login,
-                                                    's'<digest of the login> → when that login ended
+                                                    's'<digest of the login> → when that login ended (s)
     cm:{…}:tally                                    hash: what became of the sessions of a tenant's revocation
     cm:{…}:rate:<n>                                 when window n is full again (ms)
     cm:due:<shard>                                  sorted set: user → next attempt (ms)
     cm:jti:<digest of tenant, issuer and jti>       there once a logout token has had its effect
     cm:tenant:{<tenant>:<shard>}:gate               hash: 'blocked' → since (ms), 'fence' → no token older (ms)
     cm:tenant:{<tenant>:<shard>}:users              hash: digest of issuer and login → users who minted with it,
-                                                    '|'user → nothing where there is no login, '!' → since when (s)
+                                                    '|'user → nothing where there is no login, '!' → since when (s);
+                                                    digests are bytes here: there are many of them
     cm:tenant:{<tenant>:<shard>}:users-old          the same, of the time before
     cm:tenant:{<tenant>:<shard>}:ended:<digest>     when that login ended (ms), named without its user
     cm:blocked                                      set: tenants that are blocked
@@ -24,7 +25,7 @@ tag, and so a slot. Subjects and logins are hashed: they may hold any character 
 places, and of both it is enough to know whether two are the same.
 """
 
-from base64 import urlsafe_b64encode
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -42,10 +43,8 @@ KEEP: Final = 60
 """Seconds that a record outlives its session, and a cancel is still tried: our clock, Redis's and upstream's differ."""
 MARKS: Final = ("~", "^")
 """Lead the names of what is no session: a lease, and the latest token from a clock ahead of ours."""
-_SHARD_OF: Final = {
-    char: number % SHARDS
-    for number, char in enumerate("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
-}
+DIGEST: Final = 12
+"""Bytes of a digest: to pass for somebody else takes 2^96 tries, and names are the identity provider's to give."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,12 @@ class UserKeys:
     @classmethod
     def of(cls, tenant: str, subject: str) -> "UserKeys":
         """Return the keys of *subject*."""
-        return cls(f"{tenant}:{digest(subject)}")
+        return cls(f"{tenant}:{_text(digest(subject))}")
+
+    @classmethod
+    def listed(cls, tenant: str, digest: bytes) -> "UserKeys":
+        """Return the keys of a user whose digest stands on a list of the tenant's."""
+        return cls(f"{tenant}:{_text(digest)}")
 
     @property
     def tenant(self) -> str:
@@ -66,9 +70,9 @@ class UserKeys:
         return self.tag.partition(":")[0]
 
     @property
-    def user(self) -> str:
-        """The digest alone, for where the tenant is known."""
-        return self.tag.rpartition(":")[2]
+    def digest(self) -> bytes:
+        """The digest of the subject, as it stands on lists."""
+        return urlsafe_b64decode(self.tag[-16:])
 
     @property
     def live(self) -> str:
@@ -97,7 +101,7 @@ class UserKeys:
     @property
     def shard(self) -> int:
         """Of the lists that hold many users."""
-        return shard_of(self.tag)
+        return shard_of(self.digest)
 
     @property
     def due(self) -> str:
@@ -110,22 +114,26 @@ def due_shard(number: int) -> str:
     return f"cm:due:{number}"
 
 
-def digest(*words: str) -> str:
-    """Return 96 bits of a hash: to pass for somebody else takes 2^96 tries, and names are the identity provider's."""
-    return urlsafe_b64encode(blake2b("\0".join(words).encode(), digest_size=12).digest()).decode()
+def digest(*words: str) -> bytes:
+    """Return a hash of *words*, which hold no zero byte."""
+    return blake2b("\0".join(words).encode(), digest_size=DIGEST).digest()
 
 
-def shard_of(digest: str) -> int:
-    """Return the shard of what ends in a digest."""
-    return _SHARD_OF[digest[-1]]
+def _text(digest: bytes) -> str:
+    return urlsafe_b64encode(digest).decode()
+
+
+def shard_of(digest: bytes) -> int:
+    """Return the shard of a list in which a digest stands."""
+    return digest[-1] % SHARDS
 
 
 def login_mark(login: str | None) -> str:
     """Return what stands for a login of one user, in records and fences; nothing for none."""
-    return digest(login) if login else ""
+    return _text(digest(login)) if login else ""
 
 
-def login_name(issuer: str, login: str) -> str:
+def login_name(issuer: str, login: str) -> bytes:
     """Return a login's name in a tenant's lists: two issuers may use one `sid` for two people."""
     return digest(issuer, login)
 
@@ -155,14 +163,14 @@ class Shard:
         """Who has minted lately, and the generation before."""
         return self.tag + "users", self.tag + "users-old"
 
-    def ended(self, login: str) -> str:
+    def ended(self, login: bytes) -> str:
         """Return the key that is there once the login of that name has ended."""
-        return f"{self.tag}ended:{login}"
+        return f"{self.tag}ended:{_text(login)}"
 
 
 def logout_token_key(tenant: str, issuer: str, jti: str) -> str:
     """Return the key that is there once this logout token has had its effect in the tenant."""
-    return f"cm:jti:{digest(tenant, issuer, jti)}"
+    return f"cm:jti:{_text(digest(tenant, issuer, jti))}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,13 +89,14 @@ class SessionStore:
         alive = lease_seconds + MAX_SECONDS + 2 * KEEP
         login, issued_at = login_mark(principal.login), int(principal.issued_at * 1000)
         gate, name = _gate(principal, keys)
+        minting: list[Any] = [name, keys.digest, issued_at, alive]  # digests are bytes
         (verdict, wait, *states), passed = await self._pipeline.run(
             Call(
                 self._admit,
                 [keys.live, keys.fence, *(keys.rate(index) for index in range(len(limits.mints)))],
                 [login, issued_at, lease, lease_seconds, refuse_at, KEEP, *windows],
             ),
-            Call(self._gate, gate, [name, keys.user, issued_at, alive]),
+            Call(self._gate, gate, minting),
         )
         if verdict == b"revoked":
             raise LoginRevoked("fenced at admit")
@@ -219,11 +220,11 @@ def _pairs(answer: Sequence[bytes]) -> list[Queued]:
     return readable((answer[i], answer[i + 1]) for i in range(0, len(answer), 2))
 
 
-def _gate(principal: Principal, keys: UserKeys) -> tuple[list[str], str]:
+def _gate(principal: Principal, keys: UserKeys) -> tuple[list[str], bytes]:
     """Return the keys of the gate that the principal passes, and the login's name there: of its login's shard."""
     if not principal.login:
         shard = Shard.of(principal.tenant, keys.shard)
-        return [shard.gate, *shard.users], ""
+        return [shard.gate, *shard.users], b""
     name = login_name(principal.issuer, principal.login)
     shard = Shard.of(principal.tenant, shard_of(name))
     return [shard.gate, *shard.users, shard.ended(name)], name

@@ -8,12 +8,12 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from service.store.connect import RedisGuard
-from service.store.records import SHARDS, Shard, UserKeys
+from service.store.records import DIGEST, SHARDS, Shard, UserKeys
 from service.store.scripts import lua
 
 BLOCKED: Final = "cm:blocked"
 """The set of tenants that are blocked."""
-SINCE: Final = "!"
+SINCE: Final = b"!"
 """The entry of a list that says when it began."""
 
 
@@ -22,7 +22,7 @@ class Listed:
     """An entry of a tenant's list: a login, or a user without one, with all who may have something alive by it."""
 
     key: str
-    entry: str
+    entry: bytes
     users: tuple[UserKeys, ...]
 
 
@@ -75,11 +75,10 @@ class TenantStore:
                 while cursor != 0:
                     async with self._guard():
                         cursor, found = await self._lists.hscan(key, cursor or 0, count=most)
-                    entries = [(name.decode(), users.decode()) for name, users in found.items()]
                     some = [
-                        Listed(key, name, tuple(users_of(tenant, name, users)))
-                        for name, users in entries
-                        if name != SINCE
+                        Listed(key, entry, tuple(users_of(tenant, entry, users)))
+                        for entry, users in found.items()
+                        if entry != SINCE
                     ]
                     for start in range(0, len(some), most):
                         yield some[start : start + most]
@@ -98,11 +97,16 @@ class TenantStore:
         return sum(max(0, count - 1) for count in counts)  # each has a `SINCE`
 
 
-def users_of(tenant: str, name: str, users: str) -> Iterator[UserKeys]:
-    """Return the users of an entry, which are its text, or (`login|user`, `|user`) the end of its name."""
-    _, apart, user = name.partition("|")
-    for each in [user] if apart else users.rstrip(" +").split():
-        yield UserKeys(f"{tenant}:{each}")
+def users_of(tenant: str, entry: bytes, users: bytes) -> Iterator[UserKeys]:
+    """Return the users of an entry: its content, or (`login|user`, `|user`) the end of its name."""
+    digests = users if len(entry) == DIGEST else entry[-DIGEST:]
+    for start in range(0, len(digests) - DIGEST + 1, DIGEST):
+        yield UserKeys.listed(tenant, digests[start : start + DIGEST])
+
+
+def is_crowd(users: bytes) -> bool:
+    """Return whether a login has more users than its own entry holds."""
+    return len(users) % DIGEST != 0  # a `+` ends it
 
 
 def _shards(tenant: str) -> list[Shard]:

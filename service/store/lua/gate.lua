@@ -7,7 +7,14 @@
 -- KEYS: gate, users, users of the generation before, then, where there is a login, the mark that it ended
 -- ARGV: login ('' for none), user, token's iat (ms), how long something of this mint may live (s)
 -- Returns 'ok' | 'blocked' | 'revoked'
-local SPARE, CROWD = 600, 271
+local SPARE, CROWD = 600, 16
+
+local function holds(users, user)
+  for i = 1, #users, #user do
+    if string.sub(users, i, i + #user - 1) == user then return true end
+  end
+end
+
 local marks = redis.call('HMGET', KEYS[1], 'blocked', 'fence')
 if marks[1] then return 'blocked' end
 if marks[2] and tonumber(ARGV[3]) <= tonumber(marks[2]) then return 'revoked' end
@@ -27,13 +34,13 @@ if not began then redis.call('HSET', KEYS[2], '!', now) end
 
 if login == '' or not users then
   redis.call('HSET', KEYS[2], entry, login == '' and '' or user)
-elseif not string.find(users, user, 1, true) then
-  if #users < CROWD then
-    redis.call('HSET', KEYS[2], entry, users .. ' ' .. user)
+elseif users ~= user and not holds(users, user) then
+  if #users < CROWD * #user then
+    redis.call('HSET', KEYS[2], entry, users .. user)
   else
     -- A login that is many users' is some mistake in a policy. It must not make every mint read them all.
     redis.call('HSET', KEYS[2], entry .. '|' .. user, '')
-    if string.sub(users, -1) ~= '+' then redis.call('HSET', KEYS[2], entry, users .. ' +') end
+    if #users % #user == 0 then redis.call('HSET', KEYS[2], entry, users .. '+') end
   end
 end
 if redis.call('TTL', KEYS[2]) < stands then redis.call('EXPIRE', KEYS[2], stands) end

@@ -34,14 +34,14 @@ end
 local left = table.concat(kept)
 if left ~= lines then write(KEYS[1], left) end
 
-local oldest = now_ms - remember * 1000
-for _, field in ipairs(redis.call('HKEYS', KEYS[2])) do
-  if field ~= '*' and tonumber(redis.call('HGET', KEYS[2], field)) < oldest then redis.call('HDEL', KEYS[2], field) end
+local fences = redis.call('HGETALL', KEYS[2])
+for i = 1, #fences, 2 do
+  if #fences[i] > 1 and tonumber(fences[i + 1]) < now - remember then redis.call('HDEL', KEYS[2], fences[i]) end
 end
 if login == '' then
   redis.call('HSET', KEYS[2], '*', string.format('%.0f', mark))
 else
-  redis.call('HSET', KEYS[2], 's' .. login, string.format('%.0f', now_ms))
+  redis.call('HSET', KEYS[2], 's' .. login, now)
   if nameless then redis.call('HSET', KEYS[2], 's', string.format('%.0f', mark)) end
 end
 -- A mark that lies ahead of our clock stands that much longer.

@@ -191,7 +191,7 @@ async def test_a_tenant_that_moved_keeps_its_cancels_pending_rather_than_asking_
 
 async def test_old_fences_are_forgotten_and_young_ones_are_not(world: World, redis: Redis) -> None:
     keys = UserKeys.of("acme", "alice")
-    await redis.hset(keys.fence, mapping={f"s{login_mark('old')}": int((world.clock() - 2 * DAY) * 1000)})
+    await redis.hset(keys.fence, mapping={f"s{login_mark('old')}": int(world.clock() - 2 * DAY)})
     await world.log_out(world.login("young"), everywhere=False, remember=DAY)
     await world.log_out(world.login("younger"), everywhere=False, remember=DAY)
     assert set(await redis.hkeys(keys.fence)) == {f"s{login_mark(name)}".encode() for name in ("young", "younger")}
