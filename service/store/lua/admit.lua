@@ -14,7 +14,7 @@ if fence[1] and issued <= tonumber(fence[1]) then return {'revoked', 0} end
 if fence[2] and (ARGV[1] ~= '' or issued <= tonumber(fence[2])) then return {'revoked', 0} end
 
 -- The generic cell rate algorithm: a window's key holds the time when it will be full again.
-local windows, verdict, wait = {}, 'ok', 0
+local full_at, answer, verdict, wait = {}, {0, 0}, 'ok', 0
 for i = 3, #KEYS do
   local count, span = tonumber(ARGV[2 * i + 1]), tonumber(ARGV[2 * i + 2]) * 1000
   local full = math.max(tonumber(redis.call('GET', KEYS[i]) or 0), now)
@@ -23,7 +23,9 @@ for i = 3, #KEYS do
     verdict, wait = 'rate', math.max(wait, after - now - span)
     after = full
   end
-  windows[#windows + 1] = {key = KEYS[i], after = after, left = math.floor((span - (after - now)) * count / span)}
+  full_at[i] = after
+  answer[#answer + 1] = math.floor((span - (after - now)) * count / span)
+  answer[#answer + 1] = math.ceil(after - now)
 end
 
 local most, lines = tonumber(ARGV[5]), read(KEYS[1])
@@ -36,15 +38,12 @@ if verdict == 'ok' and most > 0 then
   if live >= most then verdict, wait = 'live', first * 1000 - now end
 end
 
-local answer = {verdict, math.ceil(wait)}
-for _, window in ipairs(windows) do
-  if verdict == 'ok' then
-    redis.call('SET', window.key, string.format('%.3f', window.after), 'PX', math.max(1, math.ceil(window.after - now)))
-  end
-  answer[#answer + 1] = window.left
-  answer[#answer + 1] = math.ceil(window.after - now)
-end
+answer[1], answer[2] = verdict, math.ceil(wait)
 if verdict == 'ok' then
+  for i = 3, #KEYS do
+    local stands = math.max(1, math.ceil(full_at[i] - now))
+    redis.call('SET', KEYS[i], string.format('%.3f', full_at[i]), 'PX', stands)
+  end
   -- A token from an issuer whose clock runs ahead: a logout before its iat must still know it.
   if issued > now then
     local others, ahead = take(lines, '^')

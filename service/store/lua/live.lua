@@ -1,12 +1,16 @@
 -- A user's live sessions and the leases of mints under way: one string, each entry a line led by a newline, name|…
 -- This stands before every script that reads it.
-local function read(key) return redis.call('GET', key) or '' end
+local there
+local function read(key)
+  there = redis.call('GET', key)
+  return there or ''
+end
 
 -- Write the lines; they stand at least so many seconds, or (nil) as long as they would have.
 local function write(key, lines, stands)
   if lines == '' then
     redis.call('DEL', key)
-  elseif stands and redis.call('TTL', key) < stands then
+  elseif stands and (not there or redis.call('TTL', key) < stands) then
     redis.call('SET', key, lines, 'EX', stands)
   else
     redis.call('SET', key, lines, 'KEEPTTL')
