@@ -26,7 +26,7 @@ INTERVAL: Final = 1.0
 """Seconds between looks at what is to be revoked."""
 SIDE_BY_SIDE: Final = 20
 """Users fenced at once."""
-LOOKED_AT: Final = 200
+LOOKED_AT: Final = 100
 """Users of one revocation of whom is asked at once whether something is still queued."""
 LOOKING: Final = 0.3
 """Seconds of each `INTERVAL` that one revocation's users may be looked at."""
@@ -168,9 +168,7 @@ class Revoke:
         while True:
             cursor, users = await self._revocations.users(tenant, self._cursors.get(tenant, 0), most=LOOKED_AT)
             self._cursors[tenant] = cursor
-            for keys in users:
-                if not any(each.reason == REASON for each in await self._queue.queued(keys)):
-                    await self._revocations.close(keys)
+            await self._revocations.close(tenant, users)
             if not cursor:
                 del self._cursors[tenant]
             if not cursor or time.monotonic() > ends:

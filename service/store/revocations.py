@@ -1,5 +1,7 @@
 """How far the revocation of a tenant is: kept in Redis, so that any replica goes on where another stopped."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,6 +19,7 @@ KEPT: Final = 7 * 86_400
 """Seconds that what became of a revocation can be read."""
 REASON: Final = "tenant_revoked"
 """Why these sessions are queued; `settle.lua` counts by it."""
+_OF_THIS: Final = re.compile(rb"\d+\|%b\|" % REASON.encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +116,30 @@ class RevocationStore:
             after, found = await self._redis.hscan(_users(tenant), cursor, count=most)
         return int(after), [UserKeys(tag.decode()) for tag in found]
 
-    async def close(self, keys: UserKeys) -> None:
-        """Count what became of the sessions of a user who has none queued any more."""
+    async def close(self, tenant: str, users: Sequence[UserKeys]) -> None:
+        """Count what became of the sessions of those users who have none queued any more."""
         async with self._guard():
-            cancelled: bytes | None = await self._redis.hget(keys.tally, "cancelled")
-            await self._close([_job(keys.tenant), _users(keys.tenant)], [keys.tag, int(cancelled or 0)])
-            await self._redis.delete(keys.tally)
+            pipe = self._redis.pipeline(transaction=False)
+            for keys in users:
+                # In this order: what is settled in between is in neither, or in both.
+                pipe.hvals(keys.queue)
+                pipe.hget(keys.tally, "cancelled")
+            answers = await pipe.execute()
+        done = [
+            (keys, int(cancelled or 0))
+            for keys, queued, cancelled in zip(users, answers[::2], answers[1::2], strict=True)
+            if not any(map(_OF_THIS.match, queued))
+        ]
+        if not done:
+            return
+        async with self._guard():
+            await self._close(
+                [_job(tenant), _users(tenant)], [word for keys, count in done for word in (keys.tag, count)]
+            )
+            pipe = self._redis.pipeline(transaction=False)
+            for keys, _ in done:
+                pipe.delete(keys.tally)
+            await pipe.execute()
 
     async def advance(self, tenant: str, *, fenced: int) -> None:
         """Go on to cancelling if every user of round *fenced* is fenced, and to done if nothing is left to cancel."""

@@ -67,8 +67,11 @@ async def test_whoever_mints_is_listed_with_a_login_and_without(lists: Lists) ->
     assert await lists.mint("alice", "sid-1") == "ok"
     assert await lists.mint("bob", None) == "ok"
     assert await lists.mint("alice", "sid-1") == "ok"
+    assert await lists.mint("bob", None) == "ok"
     assert await lists.listed() == {user("alice"), user("bob")}
     assert await lists.tenants.count("acme") == 2
+    without = Shard.of("acme", user("bob").shard).users[0]
+    assert await lists.redis.hget(without, b"|" + user("bob").digest) == b""
 
 
 async def test_nobody_is_listed_whom_the_gate_refuses(lists: Lists) -> None:
@@ -80,6 +83,22 @@ async def test_nobody_is_listed_whom_the_gate_refuses(lists: Lists) -> None:
     assert await lists.mint("alice", "sid-2", issued_at=2**53) == "revoked"
     assert await lists.listed() == set()
     assert await lists.mint("alice", "sid-1", issued_at=2**53) == "ok"
+
+
+async def test_a_token_of_the_very_moment_of_a_block_is_refused(lists: Lists) -> None:
+    await lists.tenants.block("acme")
+    await lists.tenants.unblock("acme", remember=60)
+    fence = int(await lists.redis.hget(Shard.of("acme", user("bob").shard).gate, "fence"))
+    assert await lists.mint("bob", None, issued_at=fence) == "revoked"
+    assert await lists.mint("bob", None, issued_at=fence + 1) == "ok"
+
+
+async def test_a_list_stands_longer_than_its_entries_matter_whatever_redis_rounds(lists: Lists) -> None:
+    await lists.mint("alice", "sid-1")
+    newer, _ = lists.users("sid-1")
+    await lists.redis.pexpire(newer, (ALIVE + SPARE) * 1000 - 300)  # which Redis tells as a whole second
+    await lists.mint("alice", "sid-1")
+    assert await lists.redis.pttl(newer) > (ALIVE + SPARE) * 1000
 
 
 async def test_a_login_that_ends_by_its_name_tells_whose_it_was_and_nobody_elses(lists: Lists) -> None:
