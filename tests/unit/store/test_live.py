@@ -1,6 +1,7 @@
 """A user's lines in Redis: each script takes, leaves and adds what it should, whatever stands in the others."""
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -163,3 +164,19 @@ async def test_what_ended_long_ago_leaves_with_a_logout_too(alice: User) -> None
     queued = await alice.store.revoke(ALICE, login="sid-1", remember=DAY, reason="logout")
     assert [each.id for each in queued] == ["cksess_50"]  # perhaps not over by upstream's clock
     assert not await alice.redis.exists(ALICE.live)
+
+
+@pytest.mark.parametrize(("field", "login"), [("*", "sid-1"), ("*", None), ("s", None)])
+async def test_a_token_of_the_very_moment_of_a_logout_is_fenced(alice: User, field: str, login: str | None) -> None:
+    early, late = await alice.admitted(login), await alice.admitted(login)
+    live = Live("cksess_1", "u", "wf", login_mark(login), alice.now, int(alice.now) + 600, alice.now, "0a1b")
+    await alice.redis.hset(ALICE.fence, field, early.issued_at - 1)
+    await alice.store.record(early, live, NO_LIMITS)
+    await alice.admitted(login)
+    await alice.redis.hset(ALICE.fence, field, late.issued_at)
+    with pytest.raises(LoginRevoked, match="record"):
+        await alice.store.record(late, replace(live, id="cksess_2"), NO_LIMITS)
+    with pytest.raises(LoginRevoked, match="admit"):
+        await alice.admitted(login)
+    assert [each.id for each in await alice.queue.queued(ALICE)] == ["cksess_2"]
+    assert late.lease not in await alice.names()
