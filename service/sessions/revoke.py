@@ -153,13 +153,13 @@ class Revoke:
 
     async def _fence_user(self, keys: UserKeys, after: float) -> int:
         """Return how many sessions of the tenant are counted by now."""
-        await self._queue.schedule(keys, delay=LISTED_FOR + after)
+        listed = await self._queue.schedule(keys, delay=LISTED_FOR + after)
         queued = await self._store.revoke(
             keys, login=None, remember=self._remember_for(keys.tenant), reason=REASON, leases=True
         )
         counted = await self._revocations.count(keys)
         if queued:
-            await self._queue.schedule(keys, delay=after)
+            await self._queue.hurry(keys, listed, delay=after)
         return counted
 
     async def _look(self, tenant: str) -> None:

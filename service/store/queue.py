@@ -51,10 +51,24 @@ class CancelQueue:
         self._release = redis.register_script(lua("release"))
         self._drop = redis.register_script(lua("drop"))
 
-    async def schedule(self, keys: UserKeys, *, delay: float) -> None:
-        """List the user as due in *delay* seconds or sooner: before anything is queued for it, and to hurry it."""
+    async def schedule(self, keys: UserKeys, *, delay: float) -> Claim | None:
+        """List the user as due in *delay* seconds or sooner: before anything is queued for it, and to hurry it.
+
+        Where nobody had listed the user, return what proves it, as long as it holds.
+        """
         async with self._guard():
-            await self._schedule([keys.due], [keys.tag, int(delay * 1000), LISTED, int(LISTED_FOR * 1000)])
+            score: bytes | None = await self._schedule(
+                [keys.due], [keys.tag, int(delay * 1000), LISTED, int(LISTED_FOR * 1000)]
+            )
+        return None if score is None else Claim(keys, ((keys.tag, score.decode()),))
+
+    async def hurry(self, keys: UserKeys, own: Claim | None, *, delay: float) -> None:
+        """List the user as due in *delay* seconds: what it was listed for is queued now.
+
+        While that listing is our *own* and nobody has listed the user since, it need not be looked at a second time.
+        """
+        if own is None or not await self.release(own, delay=delay):
+            await self.schedule(keys, delay=delay)
 
     async def put(self, keys: UserKeys, live: Live, *, reason: str) -> None:
         """Queue a session that could not be recorded."""
@@ -118,10 +132,15 @@ class CancelQueue:
             )
         return left, leases
 
-    async def release(self, claim: Claim, *, delay: float | None) -> None:
-        """Give a claimed user back: due again in *delay* seconds, or (None) with nothing left to do."""
+    async def release(self, claim: Claim, *, delay: float | None) -> bool:
+        """Give a claimed user back: due again in *delay* seconds, or (None) with nothing left to do.
+
+        Return whether it was still ours to give.
+        """
+        ours = False
         milliseconds = -1 if delay is None else int(delay * 1000)
         async with self._guard():
             for entry, score in claim.entries:
-                await self._release([claim.keys.due], [entry, score, milliseconds])
+                ours = bool(await self._release([claim.keys.due], [entry, score, milliseconds])) or ours
                 milliseconds = -1  # once is enough
+        return ours

@@ -2,12 +2,14 @@
 --
 -- KEYS: due
 -- ARGV: user, delay (ms), how long the list outlives its last entry (s), how far ahead who will queue lists first (ms)
+-- Returns the user's score where nobody had listed it: as long as it is that, nobody else has
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local at = now + tonumber(ARGV[2])
 local standing = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or 'inf')
 -- A fresh score even where one stands: a sweeper that holds the old one must see that there is more to do.
-redis.call('ZADD', KEYS[1], string.format('%.0f', math.min(at, standing - 1)), ARGV[1])
+local score = string.format('%.0f', math.min(at, standing - 1))
+redis.call('ZADD', KEYS[1], score, ARGV[1])
 -- Whoever is due sooner than that may be claimed, found with nothing to do and taken off before what this listing is for
 -- has been queued. So it stands a second time, for then. And who is hurried stands a second time for what it was listed
 -- for before: whoever did that may not have queued it yet.
@@ -24,3 +26,4 @@ if later then
   redis.call('ZADD', KEYS[1], string.format('%.0f', later), second)
 end
 redis.call('EXPIRE', KEYS[1], tonumber(ARGV[3]))
+return standing == math.huge and score

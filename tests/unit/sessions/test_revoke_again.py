@@ -15,6 +15,7 @@ from service.store.records import Shard, UserKeys, login_name, shard_of
 from support.world import DAY, World
 
 QUICK = 10_000.0
+ALICE = UserKeys.of("acme", "alice")
 
 
 async def settled(world: World, tenant: str = "acme", rounds: int = 100) -> Any:
@@ -204,3 +205,41 @@ async def test_13_whoever_asks_finds_a_revocation_that_no_replica_knows_of_any_m
         await world.revoke.unblock("acme")
     await settled(world)
     assert await world.status(session) == "cancelled"
+
+
+async def listings(redis: Redis, who: UserKeys) -> list[str]:
+    entries: Any = await redis.zrange(who.due, 0, -1)
+    return [entry.decode() for entry in entries]
+
+
+async def test_14_who_is_fenced_is_swept_once(world: World, redis: Redis) -> None:
+    await world.minted(world.login())
+    await world.revoke.begin("acme", rate=QUICK)
+    await world.revoke.once()
+    assert await listings(redis, ALICE) == [ALICE.tag]
+    assert await world.sweeper.once() == 1
+    assert await listings(redis, ALICE) == []
+
+
+@pytest.mark.parametrize("before", [True, False])
+async def test_15_but_stands_twice_while_another_is_about_to_queue(world: World, redis: Redis, *, before: bool) -> None:
+    session = await world.minted(world.login())
+    if before:
+        await world.queue.schedule(ALICE, delay=10)
+    listed = await world.queue.schedule(ALICE, delay=10)
+    assert (listed is None) == before
+    if not before:
+        await world.queue.schedule(ALICE, delay=10)
+    await world.queue.hurry(ALICE, listed, delay=0)
+    await world.sweeper.once()
+    await world.store.revoke(ALICE, login=None, remember=DAY, reason="logout")  # the other, and killed
+    assert await world.queued(world.login()) == [session]
+    assert await listings(redis, ALICE) == [f"{ALICE.tag}+"]
+
+
+async def test_16_who_was_swept_meanwhile_is_listed_anew(world: World) -> None:
+    listed = await world.queue.schedule(ALICE, delay=0)
+    await world.sweeper.once()
+    assert await world.due() == {}
+    await world.queue.hurry(ALICE, listed, delay=0)
+    assert list(await world.due()) == [ALICE.tag]
