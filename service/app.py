@@ -89,13 +89,15 @@ def create_app(
     redis: Redis | None = None,
     transport: httpx2.AsyncBaseTransport | None = None,
     clock: Callable[[], float] = time.time,
+    metrics: Metrics | None = None,
 ) -> Starlette:
     """Return the public app; the operations app is its `state.operations`.
 
-    *environ* is what tenant files may name secrets from. *redis*, *transport* (to upstreams and issuers) and
-    *clock* are for tests. Raises `PolicyError` where the tenant files are wrong.
+    *environ* is what tenant files may name secrets from. *metrics* are given where several processes share them.
+    *redis*, *transport* (to upstreams and issuers) and *clock* are for tests. Raises `PolicyError` where the tenant
+    files are wrong.
     """
-    metrics = Metrics()
+    metrics = metrics or Metrics()
     sink = _audit_sink(settings, metrics)
     audit = Audit(sink, clock=clock)
     policies = PolicyStore(settings.config_dir, defaults_of(settings, environ or {}), metrics, audit, clock=clock)

@@ -4,8 +4,8 @@ import asyncio
 import gc
 import signal
 import socket
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Any
@@ -15,6 +15,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from service.observe.logs import where
+from service.server import Server
 
 log = structlog.get_logger()
 
@@ -23,6 +24,14 @@ GC_THRESHOLD = 50_000
 """Objects made and not gone again before the youngest are looked at; Python's 700 is a look every other request."""
 KEEP_ALIVE = 75
 """Seconds: longer than load balancers keep an idle connection (60 as a rule); else they send into a closing one."""
+BACKLOG = 2048
+"""Connections that wait to be accepted, at most."""
+TAKEN_AT_ONCE = 64
+"""Connections accepted in a row by a process that is alone; one of several leaves the next to the others."""
+END, RELOAD, READY = b"e", b"h", b"r"
+"""What a parent tells its workers, and they it."""
+PARENTS_WORD = 0.1
+"""Seconds."""
 
 
 class PortTaken(OSError):  # noqa: N818
@@ -41,9 +50,8 @@ class Listener:
 
     @property
     def url(self) -> str:
-        """Where it answers, with the port that the system chose where 0 was asked for."""
-        host, port = self.socket.getsockname()[:2]
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        """Where it answers."""
+        return url_of(self.socket)
 
 
 def listen(
@@ -56,6 +64,11 @@ def listen(
     trusted_proxies: Sequence[str] = (),
 ) -> Listener:
     """Bind; raise `PortTaken`, whose text names the *option* that chooses another port."""
+    return Listener(app, bind(host, port, option=option), lifespan, tuple(trusted_proxies))
+
+
+def bind(host: str, port: int, *, option: str) -> socket.socket:
+    """Return a listening socket: from now on callers wait instead of being refused. Raises `PortTaken`."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -63,11 +76,17 @@ def listen(
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         sock.bind((host, port))
-        sock.listen(2048)  # from now on callers wait instead of being refused: a start-up may call its neighbour
+        sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
         raise PortTaken(f"can't listen on {host}:{port}: {error.strerror}; choose another with {option}") from None
-    return Listener(app, sock, lifespan, tuple(trusted_proxies))
+    return sock
+
+
+def url_of(sock: socket.socket) -> str:
+    """Return where a socket answers, with the port that the system chose where 0 was asked for."""
+    host, port = sock.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 async def serve(
@@ -77,42 +96,96 @@ async def serve(
     ready: Callable[[], None],
     draining: Callable[[], None],
     reload: Callable[[], None],
+    delay: float = 0.0,
+    parent: socket.socket | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM; then stop one listener after the other, in the order given.
 
-    *grace* is how long requests in flight may take to finish, in seconds; *ready* is called once all answer,
-    *draining* as soon as a signal asks for the end, *reload* on every SIGHUP. Raises `RuntimeError` where an app's
-    start-up fails, or a listener ends unasked.
+    *grace* is how long requests in flight may take to finish, in seconds; *delay*, how long new connections are taken
+    after the service was asked to end. *ready* is called once all answer, *draining* as soon as the end is asked for,
+    *reload* on every SIGHUP. With a *parent*, that one says when the service ends; a signal ends this process alone.
+    Raises `RuntimeError` where an app's start-up fails, or a listener ends unasked.
     """
-    servers = [_Server(_config(listener, grace)) for listener in listeners]
-    stop = asyncio.Event()
+    at_once = TAKEN_AT_ONCE if parent is None else 1
+    servers = [Server(_config(listener, grace), listener.socket, at_once=at_once) for listener in listeners]
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_tell)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, reload)
-    running = [
-        asyncio.create_task(server.serve(sockets=[listener.socket]))
-        for server, listener in zip(servers, listeners, strict=True)
-    ]
+    with _orders(draining, reload, parent) as orders:
+        running = [asyncio.create_task(server.serve()) for server in servers]
+        try:
+            await _all_started(servers, running)
+            _settle_memory()
+            ready()
+            stopping = asyncio.create_task(orders.stop.wait())
+            await asyncio.wait([stopping, *running], return_when=asyncio.FIRST_COMPLETED)
+            for server in servers:
+                server.part()
+            log.info("stopping", grace=grace)
+            if not stopping.done():
+                stopping.cancel()
+                draining()
+                raise RuntimeError("a listener ended unasked; the log says why")
+            await _delay(orders, delay)
+        finally:
+            for server, task in zip(servers, running, strict=True):
+                server.should_exit = True
+                await asyncio.gather(task, return_exceptions=True)
+            log.info("stopped")
+
+
+@dataclass(frozen=True, slots=True)
+class _Orders:
+    stop: asyncio.Event
+    """This process is to end."""
+    everywhere: asyncio.Event
+    """So is the whole service."""
+
+
+@contextmanager
+def _orders(
+    draining: Callable[[], None], reload: Callable[[], None], parent: socket.socket | None
+) -> Iterator[_Orders]:
+    """Listen to signals, and to the parent where there is one."""
+    orders, loop = _Orders(asyncio.Event(), asyncio.Event()), asyncio.get_running_loop()
+
+    def end() -> None:
+        if not orders.everywhere.is_set():
+            orders.everywhere.set()
+            draining()
+        orders.stop.set()
+
+    def hear(parent: socket.socket) -> None:
+        told = parent.recv(64)
+        if RELOAD in told:
+            reload()
+        if not told or END in told:  # the end of the stream is the parent's own: nobody would end this process then
+            loop.remove_reader(parent)
+            end()
+
+    numbers = {signal.SIGTERM: end, signal.SIGINT: end, signal.SIGHUP: reload}
+    if parent is not None:
+        # The terminal sends Ctrl-C to all; the parent passes it on.
+        numbers = {signal.SIGTERM: orders.stop.set, signal.SIGHUP: reload}
+        loop.add_reader(parent, hear, parent)
+    for number, callback in numbers.items():
+        loop.add_signal_handler(number, callback)
     try:
-        await _all_started(servers, running)
-        _settle_memory()
-        ready()
-        stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait([stopping, *running], return_when=asyncio.FIRST_COMPLETED)
-        draining()
-        log.info("stopping", grace=grace)
-        if not stopping.done():
-            stopping.cancel()
-            raise RuntimeError("a listener ended unasked; the log says why")
+        yield orders
     finally:
-        for server, task in zip(servers, running, strict=True):
-            server.should_exit = True
-            await asyncio.gather(task, return_exceptions=True)
-        log.info("stopped")
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in numbers:
             loop.remove_signal_handler(number)
+        if parent is not None:
+            loop.remove_reader(parent)
+
+
+async def _delay(orders: _Orders, delay: float) -> None:
+    """Go on for so long where the whole service ends: load balancers must see it first."""
+    with suppress(TimeoutError):
+        # Some send SIGTERM to a whole group: then the parent's word comes a moment after the signal.
+        async with asyncio.timeout(PARENTS_WORD):
+            await orders.everywhere.wait()
+    if orders.everywhere.is_set():
+        await asyncio.sleep(delay)
 
 
 def _settle_memory() -> None:
@@ -134,20 +207,6 @@ async def _all_started(servers: Sequence[uvicorn.Server], running: Sequence[asyn
             cause = ended[0].exception()
             raise RuntimeError("the service did not start; the log says why") from cause
         await asyncio.sleep(0.01)
-
-
-class _Server(uvicorn.Server):
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start; raise `RuntimeError` where the server would end the process from inside a task."""
-        try:
-            await super().startup(sockets)
-        except SystemExit:
-            raise RuntimeError("the service did not start; the log says why") from None
-
-    @contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        """Leave signals alone: several servers share a process, and `serve` stops them in order."""
-        yield
 
 
 def _config(listener: Listener, grace: float) -> uvicorn.Config:

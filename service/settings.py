@@ -19,6 +19,9 @@ _SERVICE_LINK = re.compile(r"CHATKIT_MINT_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT
 NEVER_EMPTY = frozenset({"CHATKIT_MINT_REDIS_URL", "CHATKIT_MINT_ADMIN_KEY", "CHATKIT_MINT_VISITOR_KEYS"})
 """Elsewhere an empty variable says nothing, as usual."""
 
+MAX_WORKERS = 256
+"""More than one for each core only adds connections and looks at the queue."""
+
 Port = Annotated[int, Field(ge=0, le=65_535)]
 Seconds = Annotated[float, Field(gt=0, le=600)]
 
@@ -56,6 +59,8 @@ class Settings(BaseModel):
     """Signs visitors' cookies: keys of at least 32 characters, separated by commas; the first signs, all verify."""
     trusted_proxies: str = ""
     """Addresses and networks, separated by commas, whose `X-Forwarded-For` is believed."""
+    workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] = 1
+    """Processes that serve, on the same sockets; with one there is no parent."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"
     audit_file: Path | None = None
@@ -76,6 +81,8 @@ class Settings(BaseModel):
     """Cancels a second while a whole tenant is revoked, where the command doesn't say."""
     shutdown_grace: Seconds = 15.0
     """How long requests in flight may take to finish after SIGTERM, in seconds."""
+    shutdown_delay: Annotated[float, Field(ge=0, le=600)] = 0.0
+    """How long connections are still taken after SIGTERM, while `/readyz` says draining, in seconds."""
     openai_api_key: SecretStr | None = None
     openai_base_url: str = "https://api.openai.com/v1"
 

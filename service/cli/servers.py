@@ -4,15 +4,14 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-import structlog
 import typer
 
 from service.app import create_app
 from service.cli.base import DEV_DIR, Directory, app, run_until_stopped, settings_of
+from service.cli.serving import REDIS_OPTION, bound, serve_app, serve_with_workers, tell
 from service.dev.authority import run_authority
 from service.dev.run import DevPorts, run_dev
-from service.serve import listen, serve
-from service.settings import Settings
+from service.settings import MAX_WORKERS, Settings
 from service.store.private import with_redis
 from service.upstream.authority.faults import KNOWN, parse_faults
 
@@ -30,38 +29,26 @@ def dev(
 
 
 @app.command("serve")
-def serve_command() -> None:
+def serve_command(
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=MAX_WORKERS, help="Processes. Default: CHATKIT_MINT_WORKERS, or 1.")
+    ] = None,
+) -> None:
     """Start the service, as the environment configures it."""
-    run_until_stopped(_serve(settings_of()))
+    settings = settings_of()
+    if workers is not None:
+        settings = settings.model_copy(update={"workers": workers})
+    if settings.workers > 1:
+        serve_with_workers(settings)
+    else:
+        run_until_stopped(_serve(settings))
 
 
 async def _serve(settings: Settings) -> None:
-    option = "set CHATKIT_MINT_REDIS_DIR, or CHATKIT_MINT_REDIS_URL to a Redis of your own"
-    async with with_redis(settings.redis_url, settings.redis_dir, option=option) as redis_url:
+    async with with_redis(settings.redis_url, settings.redis_dir, option=REDIS_OPTION) as redis_url:
         public_app = create_app(settings.model_copy(update={"redis_url": redis_url}), os.environ)
-        public = listen(
-            public_app,
-            settings.host,
-            settings.port,
-            option="CHATKIT_MINT_PORT",
-            lifespan=True,
-            trusted_proxies=settings.trusted_proxy_list,
-        )
-        operations = listen(
-            public_app.state.operations, settings.ops_host, settings.ops_port, option="CHATKIT_MINT_OPS_PORT"
-        )
-        await serve(
-            [public, operations],
-            grace=settings.shutdown_grace,
-            ready=lambda: _tell(public.url, operations.url, settings),
-            draining=public_app.state.control.drain,
-            reload=public_app.state.control.reload,
-        )
-
-
-def _tell(public: str, operations: str, settings: Settings) -> None:
-    redis = "the configured one" if settings.redis_url else f"a private one in {settings.redis_dir}"
-    structlog.get_logger().info("listening", public=public, operations=operations, redis=redis)
+        sockets = bound(settings)
+        await serve_app(public_app, sockets, settings, ready=lambda: tell(sockets, settings))
 
 
 @app.command("authority")

@@ -15,6 +15,7 @@ import httpx2
 import orjson
 import structlog
 
+from service.background import for_ever
 from service.errors import IssuerUnavailable
 from service.identity.fetch import FetchError, fetch_json
 from service.identity.jwk import JwkSetError, VerifyingKey, read_jwk_set, shared_secret
@@ -129,11 +130,9 @@ class KeyCache:
 
     async def run(self) -> None:
         """Refresh for ever, also where nobody asks: a key that its issuer withdrew must not outlive a quiet night."""
-        while True:
-            self.refresh_due()
-            await asyncio.sleep(ROUND)
+        await for_ever(self.refresh_due, every=ROUND, failed="key_refresh_failed")
 
-    def refresh_due(self) -> None:
+    async def refresh_due(self) -> None:
         """Start a fetch for every source whose keys will soon be stale, or are missing."""
         now = self._clock()
         for source, held in self._held.items():

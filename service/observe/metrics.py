@@ -4,9 +4,11 @@ Labels are bounded: tenant names come from loaded files, routes and codes from t
 """
 
 from functools import lru_cache
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.multiprocess import MultiProcessCollector
 
 PREFIX = "chatkit_mint"
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -14,10 +16,20 @@ BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 
 
 class Metrics:
-    """Every metric of the service. Units are in the names, as Prometheus wants them."""
+    """Every metric of the service. Units are in the names, as Prometheus wants them.
 
-    def __init__(self) -> None:
+    With a *family*, the directory of `observe/family.py`, a scraper sees the sum over its members.
+    """
+
+    def __init__(self, family: Path | None = None) -> None:
         self.registry = CollectorRegistry()
+        """What this process counts."""
+        self.scraped = CollectorRegistry()
+        """What a scraper sees. What is found out only when it asks is registered here, by a collector of its own."""
+        if family is None:
+            self.scraped.register(self.registry)
+        else:
+            MultiProcessCollector(self.scraped, str(family))  # type: ignore[no-untyped-call]
         self.requests = self._counter(
             "requests", "Requests answered, by route, method and status.", "route", "method", "status"
         )
@@ -25,7 +37,11 @@ class Metrics:
             "request_duration_seconds", "Seconds from request to answer, by route.", "route"
         )
         self.in_flight = Gauge(
-            "requests_in_flight", "Requests being answered now.", namespace=PREFIX, registry=self.registry
+            "requests_in_flight",
+            "Requests being answered now.",
+            namespace=PREFIX,
+            registry=self.registry,
+            multiprocess_mode="livesum",
         )
         self.refusals = self._counter("refusals", "Requests refused, by the answer's code.", "code")
         self.mints = self._counter("mints", "Sessions asked for, by tenant and outcome.", "tenant", "outcome")
@@ -55,6 +71,9 @@ class Metrics:
         self.log_drops = self._counter(
             "log_lines_dropped", "Lines that whoever reads them was too slow for, by stream.", "stream"
         )
+        self.worker_restarts = self._counter(
+            "worker_restarts", "Worker processes that ended and were replaced, by how they ended.", "how"
+        )
         self.store_errors = self._counter("store_errors", "Calls to Redis that failed.")
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
@@ -78,4 +97,4 @@ class Metrics:
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """Return the metrics in the format that the scraper's Accept header asks for, and its content type."""
         encode, content_type = choose_encoder(accept)
-        return encode(self.registry), content_type
+        return encode(self.scraped), content_type

@@ -13,9 +13,9 @@ from typing import Final
 
 import structlog
 
+from service.background import for_ever
 from service.contract import MAX_SECONDS
 from service.errors import Conflict
-from service.sessions.background import for_ever
 from service.store.queue import LISTED_FOR, CancelQueue
 from service.store.records import UserKeys
 from service.store.revocations import REASON, Progress, RevocationStore

@@ -6,9 +6,9 @@ from typing import Final
 
 import structlog
 
+from service.background import for_ever
 from service.errors import Refusal
 from service.observe.logs import where
-from service.sessions.background import for_ever
 from service.sessions.cancel import Canceller
 from service.store.queue import CancelQueue, Claim
 
@@ -79,6 +79,9 @@ class Sweeper:
             else:
                 # Who queued more meanwhile listed the user anew: then the score has changed, and this does nothing.
                 await self._queue.release(claim, delay=LEASED if report.minting else None)
+        except asyncio.CancelledError:
+            await self._hand_back(claim)
+            raise
         except Refusal as refusal:
             log.warning("sweep_failed", tenant=tenant, code=refusal.code, reason=refusal.reason)
         except Exception as error:  # noqa: BLE001  (a defect must not end the promise that cancels are retried)
@@ -87,3 +90,10 @@ class Sweeper:
             self._per_tenant[tenant] -= 1
             if not self._per_tenant[tenant]:
                 del self._per_tenant[tenant]
+
+    async def _hand_back(self, claim: Claim) -> None:
+        """Let another replica go on at once: it would not see the user for as long as the claim hides them."""
+        try:
+            await self._queue.release(claim, delay=0.0)
+        except Refusal as refusal:
+            log.warning("claim_left_to_lapse", tenant=claim.keys.tenant, code=refusal.code)

@@ -141,7 +141,7 @@ class Checking:
 
     async def refreshed(self) -> None:
         """One look of the background task, and what it starts."""
-        self.keys.refresh_due()
+        await self.keys.refresh_due()
         await settled(lambda: not any(held.fetching for held in self.keys._held.values()))
 
     def refreshes(self, outcome: str) -> float:

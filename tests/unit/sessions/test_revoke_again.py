@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from service import background
 from service.errors import Conflict, Refusal
-from service.sessions import background
 from service.store.records import Shard, UserKeys, login_name, shard_of
 from support.world import DAY, World
 

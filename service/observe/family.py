@@ -1,0 +1,40 @@
+"""Metrics of several processes that are scraped as one: prometheus-client's multiprocess mode, with places for names.
+
+The library names files by process id, and a process that is replaced leaves its files behind. Here a member's name is
+its place: who is started in the place of one that died goes on counting where that one stopped, so no counter goes
+back, and there are never more files than places.
+"""
+
+from collections.abc import MutableMapping
+from pathlib import Path
+from typing import Final
+
+from prometheus_client import values
+from prometheus_client.mmap_dict import MmapedDict
+
+COUNTED: Final = ("counter", "histogram")
+LIVE: Final = "gauge_livesum"
+"""Gauges of what is under way, which ends with the process."""
+
+
+def make_place(directory: Path, member: str) -> None:
+    """Make a member's files, or of one that died keep what it counted and forget what it had under way.
+
+    Each appears whole: the library can't read a file that has been opened and not been filled yet.
+    """
+    for kind in (*COUNTED, LIVE):
+        path = directory / f"{kind}_{member}.db"
+        if kind == LIVE or not path.exists():
+            fresh = path.with_suffix(".new")
+            fresh.unlink(missing_ok=True)
+            MmapedDict(str(fresh)).close()  # type: ignore[no-untyped-call]
+            fresh.replace(path)
+
+
+def join(directory: Path, member: str, environ: MutableMapping[str, str]) -> None:
+    """Let every metric that this process makes from now on be counted in *directory*.
+
+    *environ* must be the process's own: the library looks nowhere else for the directory.
+    """
+    environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
+    values.ValueClass = values.MultiProcessValue(lambda: member)  # type: ignore[no-untyped-call]
