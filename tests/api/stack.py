@@ -32,7 +32,8 @@ class Service:
             **API_KEYS,
             **settings,
         }
-        self.process = Process("serve", output=output, environ=clean_environ(**environ))
+        given = {name: value for name, value in environ.items() if value}  # an empty one takes a default of ours away
+        self.process = Process("serve", output=output, environ=clean_environ(**given))
 
     def wait(self) -> "Service":
         """Wait until it listens; the system chose its ports, so no other process can have taken them."""
