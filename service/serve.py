@@ -110,7 +110,8 @@ async def serve(
     servers = [Server(_config(listener, grace), listener.socket, at_once=at_once) for listener in listeners]
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_tell)
-    with _orders(draining, reload, parent) as orders:
+    orders = _Orders(draining, reload)
+    with orders.heard(parent):
         running = [asyncio.create_task(server.serve()) for server in servers]
         try:
             await _all_started(servers, running)
@@ -133,49 +134,53 @@ async def serve(
             log.info("stopped")
 
 
-@dataclass(frozen=True, slots=True)
 class _Orders:
-    stop: asyncio.Event
-    """This process is to end."""
-    everywhere: asyncio.Event
-    """So is the whole service."""
+    """What signals say, and the parent where there is one."""
 
+    def __init__(self, draining: Callable[[], None], reload: Callable[[], None]) -> None:
+        self.stop = asyncio.Event()
+        """This process is to end."""
+        self.everywhere = asyncio.Event()
+        """So is the whole service."""
+        self._draining = draining
+        self._reload = reload
 
-@contextmanager
-def _orders(
-    draining: Callable[[], None], reload: Callable[[], None], parent: socket.socket | None
-) -> Iterator[_Orders]:
-    """Listen to signals, and to the parent where there is one."""
-    orders, loop = _Orders(asyncio.Event(), asyncio.Event()), asyncio.get_running_loop()
+    @contextmanager
+    def heard(self, parent: socket.socket | None) -> Iterator[None]:
+        """Listen to them."""
+        loop = asyncio.get_running_loop()
+        if parent is None:
+            handlers = {signal.SIGTERM: self._end, signal.SIGINT: self._end, signal.SIGHUP: self._reload}
+        else:
+            # The terminal sends Ctrl-C to all; the parent passes it on.
+            handlers = {signal.SIGTERM: self.stop.set, signal.SIGHUP: self._reload}
+            loop.add_reader(parent, self._hear, parent)
+        for number, handler in handlers.items():
+            loop.add_signal_handler(number, handler)
+        try:
+            yield
+        finally:
+            for number in handlers:
+                loop.remove_signal_handler(number)
+            if parent is not None:
+                loop.remove_reader(parent)
 
-    def end() -> None:
-        if not orders.everywhere.is_set():
-            orders.everywhere.set()
-            draining()
-        orders.stop.set()
+    def _end(self) -> None:
+        if not self.everywhere.is_set():
+            self.everywhere.set()
+            self._draining()
+        self.stop.set()
 
-    def hear(parent: socket.socket) -> None:
-        told = parent.recv(64)
+    def _hear(self, parent: socket.socket) -> None:
+        try:
+            told = parent.recv(64)
+        except ConnectionResetError:  # it was killed before it heard us
+            told = b""
         if RELOAD in told:
-            reload()
+            self._reload()
         if not told or END in told:  # the end of the stream is the parent's own: nobody would end this process then
-            loop.remove_reader(parent)
-            end()
-
-    numbers = {signal.SIGTERM: end, signal.SIGINT: end, signal.SIGHUP: reload}
-    if parent is not None:
-        # The terminal sends Ctrl-C to all; the parent passes it on.
-        numbers = {signal.SIGTERM: orders.stop.set, signal.SIGHUP: reload}
-        loop.add_reader(parent, hear, parent)
-    for number, callback in numbers.items():
-        loop.add_signal_handler(number, callback)
-    try:
-        yield orders
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
-        if parent is not None:
-            loop.remove_reader(parent)
+            asyncio.get_running_loop().remove_reader(parent)
+            self._end()
 
 
 async def _delay(orders: _Orders, delay: float) -> None:

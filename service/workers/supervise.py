@@ -79,19 +79,26 @@ class Supervisor:
 
         Raises `RuntimeError` where they don't start.
         """
-        with _signals() as waking:
-            while self._kill_at is None or self._alive():
-                self._fill()
-                self._listen(waking)
-                self._reap()
-                if not self._serving and all(place.ready for place in self._places):
-                    self._serving = True
-                    ready()
-                if self._kill_at is not None and time.monotonic() > self._kill_at:
-                    self._kill()
+        try:
+            with _signals() as waking:
+                while self._kill_at is None or self._alive():
+                    self._turn(waking, ready)
+        finally:
+            for _, worker in self._alive():
+                worker.channel.close()  # whatever went wrong here, they end
         if not self._serving and self._failed:
             raise RuntimeError("the service did not start; the log says why")
         return not self._failed
+
+    def _turn(self, waking: int, ready: Callable[[], None]) -> None:
+        self._fill()
+        self._listen(waking)
+        self._reap()
+        if not self._serving and all(place.ready for place in self._places):
+            self._serving = True
+            ready()
+        if self._kill_at is not None and time.monotonic() > self._kill_at:
+            self._kill()
 
     def _alive(self) -> list[tuple[Place, Child]]:
         return [(place, place.worker) for place in self._places if place.worker]
@@ -119,14 +126,15 @@ class Supervisor:
 
     def _listen(self, waking: int) -> None:
         """Wait for something to happen; do what a signal asks for, and hear what children say."""
-        channels = {worker.channel: place for place, worker in self._alive() if not place.heard}
+        channels = {worker.channel: (place, worker) for place, worker in self._alive() if not place.heard}
         watched: list[int | socket.socket] = [waking, *channels]
         if self._vital and not self._failed:
             watched.append(self._vital.channel)
         found, _, _ = select.select(watched, [], [], self._wait())
         for channel in found:
             if channel in channels:
-                told, place = channel.recv(64), channels[channel]
+                place, worker = channels[channel]
+                told = worker.hear()
                 place.ready = place.ready or READY in told
                 place.heard = not told
             elif channel != waking:

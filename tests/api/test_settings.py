@@ -205,7 +205,15 @@ def test_the_example_configuration_is_fine(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["serf"], ["serve", "--port", "1"], ["check", "--yaml"], ["authority", "--fault", "x=1"]]
+    "arguments",
+    [
+        ["serf"],
+        ["serve", "--port", "1"],
+        ["serve", "--workers", "0"],
+        ["serve", "--workers", "two"],
+        ["check", "--yaml"],
+        ["authority", "--fault", "x=1"],
+    ],
 )
 def test_wrong_usage_exits_2(run: Run, arguments: list[str]) -> None:
     process = run(*arguments)

@@ -199,6 +199,37 @@ def in_flight(report: Report, seconds: float) -> None:
     report.goal("2,000 in flight: MB more than idle", more, 150, at_least=False)
 
 
+def workers(report: Report, seconds: float) -> None:
+    """CPU for a mint in two processes over that in one, with 64 connections for each process.
+
+    The whole family's CPU counts, the parent's too. All share one core, so that two are no busier than one.
+    """
+    spent: dict[int, list[float]] = {1: [], 2: []}
+    with ExitStack() as stack:
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        upstream, redis = stack.enter_context(upstream_at_once()), stack.enter_context(redis_server())
+        house = House(home, upstream, "ES256")
+        tokens = house.tokens(20_000)
+        servers = {
+            count: stack.enter_context(service(house, redis, CHATKIT_MINT_WORKERS=str(count))) for count in spent
+        }
+        for number in range(2 * ROUNDS):
+            for count in sorted(spent, reverse=bool(number % 2)):
+                server = servers[count]
+                measure(server, SESSIONS, 2, tokens, connections=64 * count)
+                shares, before = server.shares(), server.cpu()
+                seen = measure(server, SESSIONS, seconds, tokens, connections=64 * count)
+                spent[count].append((server.cpu() - before) / (seen.rate * seconds) * 1e6)
+                each = [later - sooner for sooner, later in zip(shares, server.shares(), strict=True)]
+                parts = " + ".join(f"{share / sum(each):.0%}" for share in each)
+                report.tell(
+                    f"  {count} process(es): {seen.rate:8,.0f}/s  {spent[count][-1]:6,.0f} µs of CPU each  {parts}"
+                )
+    one, two = (statistics.median(found) for found in spent.values())
+    report.figures["workers_cpu_us"] = {"1": one, "2": two}
+    report.goal("CPU for a mint in two processes, over one", two / one, 1.1, at_least=False)
+
+
 def growth(report: Report, seconds: float) -> None:
     """Does a mint cost more where there are many tenants, or many live sessions?"""
     with ExitStack() as stack:
@@ -304,6 +335,7 @@ PARTS = {
     "throughput": throughput,
     "latency": latency,
     "in-flight": in_flight,
+    "workers": workers,
     "growth": growth,
     "cancel": cancelling,
     "memory": memory,

@@ -1,14 +1,18 @@
 """A service that its test may end, beside authorities that answer at once and after a while."""
 
+import asyncio
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from api.parts import AUTHORITY_DB, SERVICE_DB, Issuer, RedisServer, stopping
 from api.stack import Service, Upstream
+from service.upstream.authority.sessions import Authority
 from support.house import House
 from support.processes import Process, clean_environ
 from support.tenants import tenant_file, write_config
@@ -25,6 +29,15 @@ class Surroundings:
     redis: RedisServer
     upstream: Upstream
     config: Path
+
+    def sessions(self) -> list[dict[str, Any]]:
+        """Every session that the authorities have made."""
+
+        async def asked() -> list[dict[str, Any]]:
+            async with Redis.from_url(self.redis.url(AUTHORITY_DB)) as redis:
+                return await Authority(redis).sessions()
+
+        return asyncio.run(asked())
 
 
 @pytest.fixture(scope="session")

@@ -57,8 +57,7 @@ def test_it_says_so_while_it_still_takes_connections(
         httpx2.get(house.service.url, trust_env=False)
 
 
-@both
-@pytest.mark.parametrize("delay", ["0", "0.3"])
+@pytest.mark.parametrize(("workers", "delay"), [(ONE, "0"), (TWO, "0"), (TWO, "0.3")])
 def test_on_a_kept_connection_each_request_is_answered_or_refused_before_it_is_sent(
     start: Start, around: Surroundings, workers: dict[str, str], delay: str
 ) -> None:

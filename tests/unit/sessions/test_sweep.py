@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from service.errors import StoreUnavailable, UpstreamUnavailable
 from service.sessions import sweep
 from service.sessions.cancel import PER_ACCOUNT, backoff
 from service.store.queue import Claim
@@ -204,3 +205,42 @@ async def test_the_sweeper_says_whose_backlog_it_has_enough_of(world: World, mon
         task.cancel()
     await asyncio.gather(*world.sweeper._running, return_exceptions=True)
     assert asked == [["hung"]]
+
+
+async def test_a_stopped_sweeper_hands_back_what_it_had_claimed(world: World, redis: Redis) -> None:
+    """Else nobody would see the user for half a minute, and a logged-out session would live on for as long."""
+    who = world.login()
+    session = await world.minted(who)
+    world.upstream.cancel_raises = UpstreamUnavailable("as the test says")
+    await world.log_out(who, everywhere=False, remember=DAY)
+    world.upstream.cancel_raises = None
+    world.upstream.cancels_hang.add("acme")
+    await world.make_due(who)
+    sweeping = asyncio.create_task(world.sweeper.run())
+    await until(lambda: world.upstream.hanging == 1)
+    other = World(redis)
+    assert await other.sweeper.once() == 0
+    sweeping.cancel()
+    await asyncio.gather(sweeping, return_exceptions=True)
+    assert await other.sweeper.once() == 1
+    assert await world.status(session) == "cancelled"
+
+
+async def test_a_sweeper_stops_also_where_redis_takes_nothing_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    who = world.login()
+    await world.minted(who)
+    world.upstream.cancels_hang.add("acme")
+    await world.queue.schedule(UserKeys.of("acme", "alice"), delay=0)
+    await world.store.revoke(UserKeys.of("acme", "alice"), login=None, issued_at=0, remember=DAY, reason="logout")
+    sweeping = asyncio.create_task(world.sweeper.run())
+    await until(lambda: world.upstream.hanging == 1)
+
+    async def away(_claim: Claim, *, delay: float | None) -> None:
+        raise StoreUnavailable(f"as the test says ({delay})")
+
+    monkeypatch.setattr(world.queue, "release", away)
+    sweeping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sweeping
