@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection, HTTPResponse
 
 import httpx2
 import pytest
@@ -86,6 +87,30 @@ def test_on_a_kept_connection_each_request_is_answered_or_refused_before_it_is_s
 
 
 @both
+def test_what_comes_late_on_an_idle_connection_is_answered(
+    start: Start, around: Surroundings, workers: dict[str, str]
+) -> None:
+    """The caller sent it when it could not know that nobody listens any more."""
+    house = start(**workers)
+    connection = HTTPConnection(house.service.url.removeprefix("http://"), timeout=20)
+
+    def asked() -> HTTPResponse:
+        connection.request("POST", MINT, headers=someone(house, around).headers)
+        answer = connection.getresponse()
+        answer.read()
+        return answer
+
+    assert asked().status == 200
+    there = connection.sock
+    end(house)
+    eventually(lambda: refused(house))
+    assert connection.sock is there, "it is still the same"
+    late = asked()
+    assert (late.status, late.headers["connection"]) == (200, "close")
+    assert ended(house) == 0
+
+
+@both
 async def test_with_200_mints_under_way_all_are_answered(
     start: Start, around: Surroundings, workers: dict[str, str]
 ) -> None:
@@ -129,6 +154,13 @@ def sent(house: House, caller: Caller) -> socket.socket:
     head = f"POST {MINT} HTTP/1.1\r\nhost: service\r\nauthorization: Bearer {caller.token}\r\ncontent-length: 0\r\n\r\n"
     connection.sendall(head.encode())
     return connection
+
+
+def refused(house: House) -> bool:
+    """Whether nobody listens any more."""
+    host, port = house.service.url.removeprefix("http://").split(":")
+    with socket.socket() as connection:
+        return connection.connect_ex((host, int(port))) != 0
 
 
 def read(connection: socket.socket) -> bytes:
