@@ -131,6 +131,36 @@ def test_the_workers_end_when_the_parent_is_killed(start: Start, around: Surroun
     eventually(lambda: not any(alive(pid) for pid in workers))
 
 
+def test_no_worker_waits_for_another_to_see_that_the_parent_is_gone(start: Start) -> None:
+    house = start(**TWO)
+    first, second = (house.workers()[place] for place in (0, 1))
+    os.kill(second, signal.SIGSTOP)
+    os.kill(house.parent, signal.SIGKILL)
+    eventually(lambda: not alive(first))
+    os.kill(second, signal.SIGCONT)
+    eventually(lambda: not alive(second))
+
+
+def test_a_worker_that_ends_alone_finishes_first_and_the_service_is_ready_all_the_while(
+    start: Start, around: Surroundings
+) -> None:
+    house = start(**TWO)
+    slow = Caller(house.service, around.issuer, "slow", "alone")
+    with ThreadPoolExecutor(1) as pool:
+        minting = pool.submit(slow.minted)
+        eventually(lambda: around.redis.leases("slow") == 1)
+        workers = house.workers()
+        place = max(workers, key=house.under_way_at)
+        os.kill(workers[place], signal.SIGTERM)
+        said = set()
+        while not minting.done():
+            said.add(house.service.ops("/readyz").status_code)
+        assert minting.result()["id"]
+    assert said == {200}
+    house.next_after(place, workers[place])
+    assert [line["exit_code"] for line in house.told("worker_ended")] == [0]
+
+
 def test_a_hangup_reloads_every_worker(start: Start) -> None:
     house = start(**TWO)
     assert house.service.counted("policy_loads", outcome="ok") == 2
