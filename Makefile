@@ -33,8 +33,8 @@ check: setup ## formatter, linter, types, import rules
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-image-check: ## run the Dockerfile's steps in a clean virtual environment, and its health check
-	@PYTHON=$(PYTHON) deploy/image-check
+image-check: ## run the Dockerfile where there is no Docker: its steps, command and health check
+	@$(PYTHON) deploy/image_check.py
 
 soak: setup ## the long runs: kills, interleavings, frozen Redis (about half an hour); their figures are in docs/reliability.md
 	$(BIN)/python tests/soak/crash.py --kills 300
