@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check image-check soak bench bench-policy bench-setup format lock clean
+.PHONY: help setup run test check image-check soak bench bench-policy bench-setup format lock generated sbom clean
 
 help: ## list these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,11 +27,12 @@ run: setup ## start everything on this machine: service, identity provider, auth
 test: setup ## run the tests (under five minutes on two cores)
 	@$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
-check: setup ## formatter, linter, types, import rules
+check: setup ## formatter, linter, types, import rules, and that the packages installed go together
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python -m pip check
 
 image-check: ## run the Dockerfile where there is no Docker: its steps, command and health check
 	@$(PYTHON) deploy/image_check.py
@@ -62,6 +63,15 @@ lock: setup ## pin every dependency again, with hashes, naming no index
 	  --custom-compile-command "make lock" pyproject.toml --extra embedded-redis --group dev -c requirements/runtime.lock -o requirements/dev.lock
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --custom-compile-command "make lock" tests/bench/requirements.in -o tests/bench/requirements.txt
+
+generated: setup ## write again what is made from other files: docs/licences.md, the PrometheusRule
+	@$(BIN)/python requirements/licences.py
+	@$(BIN)/python deploy/prometheus_rule.py
+
+sbom: setup ## write dist/sbom.cdx.json: what the service runs with, with hashes (CycloneDX)
+	@mkdir -p dist
+	@$(BIN)/python -W ignore -m cyclonedx_py requirements --pyproject pyproject.toml --output-reproducible \
+	  --output-file dist/sbom.cdx.json requirements/runtime.lock
 
 clean: ## remove what was made here
 	rm -rf $(VENV) .venv-bench tests/bench/peers/express/node_modules var dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -12,7 +12,7 @@ import yaml
 HERE = Path(__file__).parent
 RULES = HERE / "prometheus"
 TARGET = HERE / "kubernetes" / "base" / "rules.yaml"
-HEAD = "# Made from deploy/prometheus/*.rules.yml by `make deploy-files`; change it there.\n"
+HEAD = "# Made from deploy/prometheus/*.rules.yml by `make generated`; change it there.\n"
 
 
 class _Plain(yaml.SafeDumper):

@@ -38,9 +38,9 @@ def analyze(unit: Path, *options: str) -> str:
 def installed(tmp_path: Path) -> Path:
     """The unit as if the service were installed where it says."""
     (program,) = directives("ExecStart")
-    here = f"{Path(sys.executable).parent / 'chatkit-mint'} serve"
-    (documentation,) = directives("Documentation")
-    text = UNIT.read_text().replace(program, here).replace(documentation, f"file://{ROOT}/docs/deploy.md")
+    python, _, arguments = program.partition(" ")
+    assert arguments == "-m service serve"  # as the image has it
+    text = UNIT.read_text().replace(python, sys.executable)
     unit = tmp_path / UNIT.name
     unit.write_text(text)
     return unit
