@@ -226,10 +226,14 @@ def test_the_example_tenant_passes_its_own_check_as_it_is_mounted(built: list[Ma
     volumes = {volume["name"]: volume for volume in pod(built)["spec"]["volumes"]}
     assert volumes["tenants"]["configMap"]["name"] == tenants["metadata"]["name"]
     assert re.fullmatch(r"chatkit-mint-tenants-\w{10}", tenants["metadata"]["name"])
-    for folder in ("tenants", "templates"):
-        (tmp_path / folder).mkdir()
+    # As kubelet lays a ConfigMap out: links through `..data`, which it swaps to change all files at once.
+    mounted = tmp_path / "tenants"
+    (mounted / "..2026_11_20").mkdir(parents=True)
+    (mounted / "..data").symlink_to("..2026_11_20")
     for name, text in tenants["data"].items():
-        (tmp_path / "tenants" / name).write_text(text)
+        (mounted / "..2026_11_20" / name).write_text(text)
+        (mounted / name).symlink_to(f"..data/{name}")
+    (tmp_path / "templates").mkdir()
     environ = clean_environ(OPENAI_API_KEY="sk-example")
     checked = subprocess.run(
         [*COMMAND, "check", str(tmp_path)], env=environ, capture_output=True, text=True, timeout=30, check=False
