@@ -14,7 +14,7 @@ from service.session import Limits, Live
 from service.store.connect import RedisGuard
 from service.store.queue import CancelQueue
 from service.store.records import UserKeys, login_mark
-from service.store.sessions import Admission, SessionStore
+from service.store.sessions import Admission, Crowded, SessionStore
 from support.world import DAY, names
 
 ALICE = UserKeys.of("acme", "alice")
@@ -180,3 +180,28 @@ async def test_a_token_of_the_very_moment_of_a_logout_is_fenced(alice: User, fie
         await alice.admitted(login)
     assert [each.id for each in await alice.queue.queued(ALICE)] == ["cksess_2"]
     assert late.lease not in await alice.names()
+
+
+async def test_what_record_refuses_stays_queued_until_it_has_ended(alice: User) -> None:
+    admission = await alice.admitted()
+    live = Live("cksess_1", "u", "wf", admission.login, alice.now, int(alice.now) + 600, alice.now, "0a1b")
+    await alice.store.revoke(ALICE, login="sid-1", remember=DAY, reason="logout")
+    with pytest.raises(LoginRevoked):
+        await alice.store.record(admission, live, NO_LIMITS)
+    assert 650 < await alice.redis.ttl(ALICE.queue) <= 660
+
+
+async def test_neither_a_lease_nor_what_has_ended_gives_way(alice: User) -> None:
+    limits = Limits(live=2, excess="cancel_oldest")
+    await alice.minted("cksess_over", seconds=-5)  # a moment ago: perhaps not by upstream's clock
+    await alice.minted("cksess_1")
+    lease, mine = (await alice.admitted()).lease, await alice.admitted()
+    live = Live("cksess_2", "u", "wf", mine.login, alice.now + 1, int(alice.now) + 600, alice.now, "0a1b")
+    assert await alice.store.record(mine, live, limits) == []
+    assert await alice.names() == ["cksess_over", "cksess_1", lease, "cksess_2"]
+    mine = await alice.admitted()
+    live = replace(live, id="cksess_3", created_at=alice.now + 2)
+    with pytest.raises(Crowded):
+        await alice.store.record(mine, live, limits)
+    assert [each.id for each in await alice.store.record(mine, live, limits, listed=True)] == ["cksess_1"]
+    assert await alice.names() == ["cksess_over", lease, "cksess_2", "cksess_3"]
