@@ -1,6 +1,7 @@
 """The sweeper: in every replica, retry what is still to be cancelled until upstream confirms or it has expired."""
 
 import asyncio
+import random
 from collections import Counter
 from typing import Final
 
@@ -56,6 +57,8 @@ class Sweeper:
     async def _take(self) -> int:
         full = [tenant for tenant, users in self._per_tenant.items() if users >= PER_TENANT]
         claims = await self._queue.claim(hidden=HIDDEN, most=BATCH, full=full)
+        # In the shards' order, the last ones' users would be those for whom a tenant has no room, time and again.
+        random.shuffle(claims)
         for claim in claims:
             # Each on its own: a slow tenant's cancels keep nobody else's waiting.
             task = asyncio.create_task(self._see_through(claim))

@@ -182,6 +182,28 @@ async def test_a_backlog_of_one_tenant_stands_before_nobody_elses(world: World, 
     assert (max(times) > 1) is (count > 8 * 2_000)
 
 
+async def test_a_full_tenants_users_of_every_shard_get_their_turn(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What there is no room for is not always of the same shards: they would be left to the end, and be slow."""
+    monkeypatch.setattr(sweep, "PER_TENANT", 40)
+    begun: set[int] = set()
+
+    async def noted(keys: UserKeys) -> list[Any]:
+        begun.add(keys.shard)
+        await asyncio.sleep(60)
+        return []
+
+    monkeypatch.setattr(world.queue, "queued", noted)
+    for number in range(200):
+        await world.queue.schedule(UserKeys.of("acme", f"user-{number}"), delay=0)
+    assert await world.sweeper._take() == 200
+    await asyncio.sleep(0.1)
+    for task in world.sweeper._running:
+        task.cancel()
+    assert len(begun) >= 5  # of 8; by chance, but once in millions
+
+
 async def test_the_sweeper_says_whose_backlog_it_has_enough_of(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweep, "PER_TENANT", 3)
     world.upstream.cancels_hang.add("hung")
