@@ -16,6 +16,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.types import Lifespan
 
+from service.gauges import Gauges
 from service.http.admin import AdminApi
 from service.http.backchannel import BackChannelApi
 from service.http.canonical import CanonicalLine, plain
@@ -36,6 +37,7 @@ from service.policy.outside import Defaults
 from service.reload import PolicyStore
 from service.sessions.backchannel import BackChannelLogout
 from service.sessions.cancel import Canceller
+from service.sessions.census import Census
 from service.sessions.logout import Logout
 from service.sessions.mint import Mint
 from service.sessions.revoke import Revoke
@@ -97,24 +99,25 @@ def create_app(
     *redis*, *transport* (to upstreams and issuers) and *clock* are for tests. Raises `PolicyError` where the tenant
     files are wrong.
     """
-    metrics = metrics or Metrics()
+    metrics = metrics or Metrics(tenants=settings.metrics_tenants)
     sink = _audit_sink(settings, metrics)
     audit = Audit(sink, clock=clock)
     policies = PolicyStore(settings.config_dir, defaults_of(settings, environ or {}), metrics, audit, clock=clock)
     control = Control(asyncio.Event(), sink)
     redis = redis or _connect(settings)
     transport = transport or make_transport()
+    openai = OpenAISessions(transport, metrics, patience_of(settings), clock=clock)
     issuers: dict[str, SessionIssuer] = {
-        "openai": OpenAISessions(transport, metrics, patience_of(settings), clock=clock),
+        "openai": openai,
         "authority": AuthoritySessions(Authority(redis, clock=clock), metrics, clock=clock),
     }
-    keys = KeyCache(transport, metrics)
+    keys, census = KeyCache(transport, metrics), Census(clock)
     guard = RedisGuard(metrics, deadline=settings.redis_timeout)
     store, queue = SessionStore(redis, guard), CancelQueue(redis, guard)
-    canceller = Canceller(queue, issuers, policies.account_at, metrics, audit, clock=clock)
+    canceller = Canceller(queue, issuers, policies.account_at, metrics, audit, census, clock=clock)
     lease = ceil(settings.upstream_deadline) + LEASE_MARGIN
-    limits = SharedLimits(redis, guard)
-    mint = Mint(store, limits, queue, issuers, canceller, metrics, lease_seconds=lease, clock=clock)
+    limits = SharedLimits(redis, guard, metrics)
+    mint = Mint(store, limits, queue, issuers, canceller, census, metrics, lease_seconds=lease, clock=clock)
 
     revoke = Revoke(
         TenantStore(redis, guard),
@@ -137,6 +140,7 @@ def create_app(
             asyncio.create_task(work)
             for work in (
                 keys.run(),
+                Gauges(metrics, policies, keys, census, queue, openai, clock=clock).run(),
                 Sweeper(queue, canceller).run(),
                 revoke.run(),
                 policies.watch(keys, control.reload_asked),

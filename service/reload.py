@@ -56,6 +56,7 @@ class PolicyStore:
         """Why the files as they stand now are not in force; None where they are."""
         self._accounts: dict[tuple[str, str], tuple[Account, float]] = {}
         self._remember(self.current)
+        metrics.know(self.current.tenants)
         self._loaded("ok")
 
     def account_at(self, tenant: str, place: str) -> Account | None:
@@ -105,6 +106,7 @@ class PolicyStore:
         self._remember(self.current)  # until now, sessions were issued there
         self._remember(policies)
         self.current = policies
+        self._metrics.know(policies.tenants)
         self._loaded("ok")
         return True
 

@@ -129,7 +129,9 @@ def _work(settings: Settings, sockets: Sockets, family: Path, place: int, parent
     """Be one of the workers; return the exit code."""
     join(family, str(place), os.environ)
     try:
-        run_until_stopped(_serve_as_worker(settings, sockets, Metrics(family), parent))
+        run_until_stopped(
+            _serve_as_worker(settings, sockets, Metrics(family, tenants=settings.metrics_tenants), parent)
+        )
     except typer.Exit as ended:
         return ended.exit_code
     return 0

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.http.problems import REFUSAL_KEY, answer_error
 from service.observe.logs import gather_facts, note, where
 from service.observe.metrics import Metrics
-from service.observe.trace_context import begin_trace
+from service.observe.trace_context import SAMPLED, TraceContext, begin_trace
 
 log = structlog.get_logger()
 
@@ -74,7 +74,7 @@ class CanonicalLine:
             self.metrics.in_flight.dec()
             took = time.perf_counter() - started
             route = self.routes.get(scope.get("endpoint"), "none")  # type: ignore[arg-type]
-            self._count(scope, route, status, took)
+            self._count(scope, route, status, took, trace)
             log.log(
                 logging.WARNING if status >= SERVER_ERROR else self.level,
                 "request",
@@ -86,9 +86,10 @@ class CanonicalLine:
                 **{name: fact for name, fact in facts.items() if fact is not None},
             )
 
-    def _count(self, scope: Scope, route: str, status: int, took: float) -> None:
+    def _count(self, scope: Scope, route: str, status: int, took: float, trace: TraceContext) -> None:
         self.metrics.counter(self.metrics.requests, route, _method(scope), str(status)).inc()
-        self.metrics.histogram(self.metrics.request_seconds, route).observe(took)
+        exemplar = {"trace_id": trace.trace_id} if trace.flags & SAMPLED else None
+        self.metrics.histogram(self.metrics.request_seconds, route).observe(took, exemplar)
         if code := scope.get(REFUSAL_KEY):
             self.metrics.refusals.labels(code).inc()
 

@@ -117,6 +117,16 @@ class KeyCache:
             and (not held.keys or (now - held.good_at > HARD_MAX and not isinstance(source, STATIC)))
         ]
 
+    def oldest(self) -> float:
+        """Return how long ago the keys of some wanted source were confirmed last, the longest time (s)."""
+        now = self._clock()
+        ages = [
+            now - held.good_at
+            for source, held in self._held.items()
+            if held.keys and not isinstance(source, STATIC) and (not self._wanted or source in self._wanted)
+        ]
+        return max(ages, default=0.0)
+
     async def fetch(self, source: KeySource) -> None:
         """Fetch the source's keys, unless they are at hand; `state` tells what became of it."""
         held = self._held.setdefault(source, _Held())

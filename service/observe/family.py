@@ -13,7 +13,7 @@ from prometheus_client import values
 from prometheus_client.mmap_dict import MmapedDict
 
 COUNTED: Final = ("counter", "histogram")
-LIVE: Final = "gauge_livesum"
+LIVE: Final = ("gauge_livesum", "gauge_livemax")
 """Gauges of what is under way, which ends with the process."""
 
 
@@ -22,9 +22,9 @@ def make_place(directory: Path, member: str) -> None:
 
     Each appears whole: the library can't read a file that has been opened and not been filled yet.
     """
-    for kind in (*COUNTED, LIVE):
+    for kind in (*COUNTED, *LIVE):
         path = directory / f"{kind}_{member}.db"
-        if kind == LIVE or not path.exists():
+        if kind in LIVE or not path.exists():
             fresh = path.with_suffix(".new")
             fresh.unlink(missing_ok=True)
             MmapedDict(str(fresh)).close()  # type: ignore[no-untyped-call]

@@ -14,6 +14,7 @@ _PARENT: Final = re.compile(rb"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{
 _MEMBER: Final = re.compile(
     r"[a-z0-9][a-z0-9_\-*/@]{0,255}=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]"
 )
+SAMPLED: Final = 0b01
 KNOWN_FLAGS: Final = 0b11
 """Sampled, and random trace id."""
 MOST_STATE: Final = 512

@@ -72,7 +72,7 @@ class BackChannelLogout:
             minted = await self._logins.end(ended.tenant, ended.issuer, ended.login, remember=remember)
             users += [keys for keys in minted if keys != named]
         for keys in users:
-            await self._queue.schedule(keys, delay=LISTED_FOR)
+            listed = await self._queue.schedule(keys, delay=LISTED_FOR)
             queued = await self._store.revoke(
                 keys,
                 login=ended.login,
@@ -83,7 +83,7 @@ class BackChannelLogout:
                 remember=remember,
                 reason="logout",
             )
-            self._canceller.begin(keys, queued)
+            self._canceller.begin(keys, queued, listed)
         # Last: a token whose effect was cut short must have it when the provider sends it again.
         await self._logins.note_effect(ended.tenant, ended.issuer, told.jti, remember=told.usable_for + KEEP)
         return len(users)

@@ -1,13 +1,14 @@
 """Cancel sessions upstream, side by side, and keep in the queue whatever upstream did not confirm.
 
-Who queues something lists the user as due *before*; only the sweeper takes a user off that list. So whatever happens
-to the process between any two lines here, what is queued will be tried again.
+Who queues something lists the user as due *before*; only who claimed that listing, or made it, takes it back. So
+whatever happens to the process between any two lines here, what is queued will be tried again.
 """
 
 import asyncio
 import random
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any, Final
@@ -19,7 +20,8 @@ from service.observe.audit import Audit
 from service.observe.logs import note, where
 from service.observe.metrics import Metrics
 from service.session import Account, Live, Session
-from service.store.queue import LISTED_FOR, CancelQueue
+from service.sessions.census import Census
+from service.store.queue import LISTED_FOR, CancelQueue, Claim
 from service.store.records import KEEP, Queued, UserKeys
 from service.store.sessions import Admission
 from service.upstream.issuer import SessionIssuer
@@ -28,6 +30,8 @@ PER_ACCOUNT: Final = 32
 """Cancels under way at one account from one process, for those who wait and for the sweeper each."""
 PUT_AWAY_RETRY: Final = 0.2
 """Seconds before the records of an abandoned session are tried to be put right again; doubled each time."""
+NOT_RECORDED: Final = "not_recorded"
+"""The reason of a session whose secret never left; `record.lua` writes it too."""
 SOONEST_RETRY: Final = 0.2
 """Seconds."""
 FIRST_RETRY, LAST_RETRY = 1.0, 30.0
@@ -69,10 +73,12 @@ class Canceller:
         account_at: Callable[[str, str], Account | None],
         metrics: Metrics,
         audit: Audit,
+        census: Census,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._audit = audit
+        self._census = census
         self._queue = queue
         self._issuers = issuers
         self._account_at = account_at
@@ -82,9 +88,18 @@ class Canceller:
         self._running: set[asyncio.Task[None]] = set()
 
     async def settle(
-        self, keys: UserKeys, queued: Sequence[Queued], *, wait: float, sweeping: bool = False
+        self,
+        keys: UserKeys,
+        queued: Sequence[Queued],
+        *,
+        wait: float,
+        sweeping: bool = False,
+        listed: Claim | None = None,
     ) -> CancelReport:
-        """Cancel *queued* within *wait* seconds and settle the queue; what remains stays due."""
+        """Cancel *queued* within *wait* seconds and settle the queue; what remains stays due.
+
+        *listed* is the caller's own listing of the user: taken back where nothing is left to do.
+        """
         report = CancelReport()
         tasks = {asyncio.create_task(self._one(keys, each, report, sweeping=sweeping)): each for each in queued}
         try:
@@ -108,6 +123,9 @@ class Canceller:
         report.left, report.minting = await self._queue.settle(keys, report.cancelled, report.over, failed)
         if report.pending and not sweeping:
             await self._queue.schedule(keys, delay=self.next_try(report.pending))
+        elif listed and not (report.pending or report.left or report.minting):
+            with suppress(Refusal):  # then a sweeper takes it back
+                await self._queue.release(listed, delay=None)
         return report
 
     def next_try(self, pending: Sequence[Queued]) -> float:
@@ -127,8 +145,8 @@ class Canceller:
         nobody need wait for a Redis that doesn't answer.
         """
         cancelled = await self._cancelled_at_once(live, account)
-        self._metrics.cancels.labels("not_recorded", "cancelled" if cancelled else "pending").inc()
-        self._told(account.tenant, live, "not_recorded", "cancelled" if cancelled else "pending")
+        self._metrics.cancels.labels(NOT_RECORDED, "cancelled" if cancelled else "pending").inc()
+        self._told(account.tenant, live, NOT_RECORDED, "cancelled" if cancelled else "pending")
         self._spawn(self._put_away(admission, live, account, cancelled=cancelled))
 
     async def _cancelled_at_once(self, live: Live, account: Account) -> bool:
@@ -141,12 +159,12 @@ class Canceller:
 
     async def _put_away(self, admission: Admission, live: Live, account: Account, *, cancelled: bool) -> None:
         """Queue the session; or, cancelled already, forget it: the record may be made, and only its answer lost."""
-        keys, delay = admission.keys, PUT_AWAY_RETRY
+        keys, delay, since = admission.keys, PUT_AWAY_RETRY, self._clock()
         while self._clock() < live.expires_at + KEEP:
             try:
                 if not cancelled:
                     await self._queue.schedule(keys, delay=LISTED_FOR)
-                    await self._queue.put(keys, live, reason="not_recorded")
+                    await self._queue.put(keys, live, reason=NOT_RECORDED, since=since)
                     await self._queue.schedule(keys, delay=0)
                 else:
                     await self._queue.settle(keys, [live.id], [], [])
@@ -159,13 +177,13 @@ class Canceller:
                 return
         if not cancelled:
             # Neither upstream nor Redis all its life long: it has ended by itself, and nobody held its secret.
-            self._metrics.orphans.labels(keys.tenant).inc()
+            self._metrics.orphans.labels(self._metrics.tenant(keys.tenant)).inc()
             log.error("session_left_to_expire", session_id=live.id, tenant=keys.tenant)
 
-    def begin(self, keys: UserKeys, queued: Sequence[Queued]) -> None:
-        """Cancel what was just queued, without anyone waiting for it."""
+    def begin(self, keys: UserKeys, queued: Sequence[Queued], listed: Claim | None = None) -> None:
+        """Cancel what was just queued, without anyone waiting for it; *listed* as with `settle`."""
         if queued:
-            self._spawn(self._in_background(keys, queued))
+            self._spawn(self._in_background(keys, queued, listed))
 
     async def finish(self, *, within: float) -> None:
         """Wait for what nobody waits for, at most *within* seconds."""
@@ -180,15 +198,16 @@ class Canceller:
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
-    async def _in_background(self, keys: UserKeys, queued: Sequence[Queued]) -> None:
+    async def _in_background(self, keys: UserKeys, queued: Sequence[Queued], listed: Claim | None) -> None:
         try:
-            await self.settle(keys, queued, wait=LISTED_FOR / 2)
+            await self.settle(keys, queued, wait=LISTED_FOR / 2, listed=listed)
         except Refusal as refusal:
             log.warning("cancels_left_to_sweeper", tenant=keys.tenant, code=refusal.code)
 
     async def _one(self, keys: UserKeys, queued: Queued, report: CancelReport, *, sweeping: bool) -> _Outcome:
         if queued.expires_at + KEEP <= self._clock():
             self._metrics.cancels.labels(queued.reason, "expired").inc()
+            self._metrics.expired_uncancelled.labels(self._metrics.tenant(keys.tenant)).inc()
             self._told(keys.tenant, queued.live, queued.reason, "expired")
             log.warning("session_expired_uncancelled", session_id=queued.id, tenant=keys.tenant)
             return _Outcome.OVER
@@ -205,6 +224,9 @@ class Canceller:
             note(cancel_failed=(error.reason or error.code) if isinstance(error, Refusal) else where(error))
             return _Outcome.FAILED
         self._metrics.cancels.labels(queued.reason, "cancelled").inc()
+        self._metrics.exposure.labels(queued.reason).observe(max(0.0, self._clock() - queued.since))
+        if queued.reason != NOT_RECORDED:
+            self._census.ended(keys.tenant, queued.expires_at)
         self._told(keys.tenant, queued.live, queued.reason, "cancelled")
         if session is not None:
             report.sessions[queued.id] = session

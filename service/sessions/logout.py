@@ -44,9 +44,9 @@ class Logout:
     ) -> LogoutReport:
         """End one login of a user, or (None) all of them; *issued_at* is the asking token's `iat`, if there is one."""
         keys = UserKeys.of(tenant, subject)
-        await self._queue.schedule(keys, delay=LISTED_FOR)
+        listed = await self._queue.schedule(keys, delay=LISTED_FOR)
         queued = await self._store.revoke(keys, login=login, issued_at=issued_at, remember=remember, reason="logout")
-        report = await self._canceller.settle(keys, queued, wait=self._wait)
+        report = await self._canceller.settle(keys, queued, wait=self._wait, listed=listed)
         note(cancelled=len(report.cancelled), pending=len(report.pending))
         return LogoutReport(len(report.cancelled), len(report.pending))
 
@@ -57,11 +57,11 @@ class Logout:
         not confirm: the cancel is then tried again until the session has expired.
         """
         keys = UserKeys.of(principal.tenant, principal.subject)
-        await self._queue.schedule(keys, delay=LISTED_FOR)
+        listed = await self._queue.schedule(keys, delay=LISTED_FOR)
         queued = await self._store.retire(keys, session_id, reason="cancel")
         if queued is None:
             raise NotFound("not among the caller's live sessions")
-        report = await self._canceller.settle(keys, [queued], wait=self._wait)
+        report = await self._canceller.settle(keys, [queued], wait=self._wait, listed=listed)
         if report.pending:
             raise UpstreamUnavailable("cancel not confirmed; it is being retried")
         note(session_id=session_id)

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.contract import Path, dotted
-from service.errors import Overloaded, RateLimited, Refusal, UpstreamInvalid, UpstreamUnavailable
+from service.errors import Overloaded, RateLimited, Refusal, TooManyLiveSessions, UpstreamInvalid, UpstreamUnavailable
 from service.observe.logs import note
 from service.observe.metrics import Metrics
 from service.principal import Principal
 from service.session import Grant, Live, Minted
 from service.sessions.cancel import Canceller
+from service.sessions.census import Census
 from service.store.limits import SharedLimits
 from service.store.queue import LISTED_FOR, CancelQueue
 from service.store.sessions import Admission, Crowded, SessionStore, rate_headers
@@ -41,6 +42,7 @@ class Mint:
         queue: CancelQueue,
         issuers: Mapping[str, SessionIssuer],
         canceller: Canceller,
+        census: Census,
         metrics: Metrics,
         *,
         lease_seconds: int,
@@ -51,6 +53,7 @@ class Mint:
         self._queue = queue
         self._issuers = issuers
         self._canceller = canceller
+        self._census = census
         self._metrics = metrics
         self._lease_seconds = lease_seconds
         self._clock = clock
@@ -59,13 +62,14 @@ class Mint:
 
     async def __call__(self, principal: Principal, grant: Grant) -> MintResult:
         """Mint for *principal* what *grant* allows; raise the refusal that stands in the way."""
+        label = self._metrics.tenant(grant.tenant)
         try:
             admission, task = await self._begin(principal, grant)
             minted = await asyncio.shield(task)
         except Refusal as refusal:
-            self._metrics.mints.labels(grant.tenant, refusal.code).inc()
+            self._metrics.mints.labels(label, refusal.code).inc()
             raise
-        self._metrics.counter(self._metrics.mints, grant.tenant, "minted").inc()
+        self._metrics.counter(self._metrics.mints, label, "minted").inc()
         return MintResult(minted, rate_headers(admission.windows))
 
     async def _begin(self, principal: Principal, grant: Grant) -> tuple[Admission, asyncio.Task[Minted]]:
@@ -78,8 +82,9 @@ class Mint:
         if self._under_way[tenant] >= grant.account.max_concurrent:
             raise Overloaded(f"{grant.account.max_concurrent} mints of {tenant} are under way")
         self._under_way[tenant] += 1
+        self._metrics.mints_in_flight.inc()
         try:
-            admission = await self._store.admit(principal, grant.limits, lease_seconds=self._lease_seconds)
+            admission = await self._admit_user(principal, grant)
             await self._admit_tenant(grant, admission)
         except BaseException:  # also a caller that leaves
             self._leave(tenant)
@@ -91,9 +96,18 @@ class Mint:
         return admission, task
 
     def _leave(self, tenant: str) -> None:
+        self._metrics.mints_in_flight.dec()
         self._under_way[tenant] -= 1
         if not self._under_way[tenant]:
             del self._under_way[tenant]
+
+    async def _admit_user(self, principal: Principal, grant: Grant) -> Admission:
+        try:
+            return await self._store.admit(principal, grant.limits, lease_seconds=self._lease_seconds)
+        except (RateLimited, TooManyLiveSessions) as refusal:
+            limit = "mint" if isinstance(refusal, RateLimited) else "live"
+            self._metrics.limit_hits.labels(self._metrics.tenant(grant.tenant), limit).inc()
+            raise
 
     async def _admit_tenant(self, grant: Grant, admission: Admission) -> None:
         """Count against the whole tenant's limits: after the user's own, so that nobody past those uses these up."""
@@ -144,6 +158,7 @@ class Mint:
             await self._canceller.abandon(admission, new, grant.account)
             raise
         note(session_id=new.id)
+        self._census.minted(grant.tenant, new.expires_at)
         return minted
 
     async def _record(self, grant: Grant, admission: Admission, new: Live) -> None:
@@ -151,8 +166,9 @@ class Mint:
             await self._store.record(admission, new, grant.limits)
         except Crowded:
             # Older sessions must give way. Their user is listed before they are queued.
-            await self._queue.schedule(admission.keys, delay=LISTED_FOR)
-            self._canceller.begin(admission.keys, await self._store.record(admission, new, grant.limits, listed=True))
+            listed = await self._queue.schedule(admission.keys, delay=LISTED_FOR)
+            evicted = await self._store.record(admission, new, grant.limits, listed=True)
+            self._canceller.begin(admission.keys, evicted, listed)
 
     async def _forgo(self, admission: Admission, *, refund: bool = False) -> None:
         try:

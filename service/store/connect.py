@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -77,15 +78,23 @@ class RedisGuard:
     @asynccontextmanager
     async def __call__(self) -> AsyncIterator[None]:
         """Guard what is inside."""
+        started = time.perf_counter()
         try:
             async with asyncio.timeout(self.deadline):
                 yield
         except (RedisError, OSError, TimeoutError) as error:
             raise self.refusal(error) from error
+        finally:
+            self.count(time.perf_counter() - started)
+
+    def count(self, seconds: float) -> None:
+        """Count a call that took so long."""
+        self._metrics.store_calls.inc()
+        self._metrics.store_seconds.observe(seconds)
 
     def refusal(self, error: Exception) -> StoreUnavailable:
         """Count a failure of Redis, and return what callers get for it."""
-        self._metrics.store_errors.inc()
+        self._metrics.store_errors.labels(_name(error)).inc()
         refusal = StoreUnavailable(f"Redis: {_name(error)}")
         refusal.__cause__ = error
         return refusal

@@ -7,6 +7,7 @@ from ipaddress import IPv6Address, ip_address, ip_network
 from redis.asyncio import Redis
 
 from service.errors import RateLimited
+from service.observe.metrics import Metrics
 from service.session import Window
 from service.store.connect import RedisGuard
 from service.store.scripts import lua
@@ -19,20 +20,21 @@ V6_PREFIX = 64
 class SharedLimits:
     """Mints per tenant and per client address, over all replicas. Raises `StoreUnavailable` when Redis fails."""
 
-    def __init__(self, redis: Redis, guard: RedisGuard) -> None:
+    def __init__(self, redis: Redis, guard: RedisGuard, metrics: Metrics) -> None:
+        self._metrics = metrics
         self._guard = guard
         self._rate = redis.register_script(lua("rate"))
 
     async def admit_tenant(self, tenant: str, windows: Sequence[Window]) -> None:
         """Count one mint; raise `RateLimited`, with when to come back, where the tenant has used a window up."""
-        await self._admit("tenant", tenant, windows)
+        await self._admit("tenant", tenant, tenant, windows)
 
     async def admit_address(self, tenant: str, address: str, windows: Sequence[Window]) -> None:
         """Count one mint; raise `RateLimited` where the client address has used a window up."""
         tag = hashlib.blake2b(f"{tenant}\0{_network(address)}".encode(), digest_size=16).hexdigest()
-        await self._admit("address", tag, windows)
+        await self._admit("address", tenant, tag, windows)
 
-    async def _admit(self, kind: str, tag: str, windows: Sequence[Window]) -> None:
+    async def _admit(self, kind: str, tenant: str, tag: str, windows: Sequence[Window]) -> None:
         if not windows:
             return
         async with self._guard():
@@ -41,6 +43,7 @@ class SharedLimits:
                 [number for window in windows for number in (window.count, window.seconds)],
             )
         if verdict == b"rate":
+            self._metrics.limit_hits.labels(self._metrics.tenant(tenant), kind).inc()
             standing = window_states(windows, states)
             raise RateLimited(f"limit of the {kind}", retry_after=wait / 1000, headers=rate_headers(standing, kind))
 

@@ -84,7 +84,8 @@ class Pipeline:
                 _tell(caller, error)
 
     async def _ask(self, callers: Sequence[_Caller]) -> None:
-        waited = asyncio.get_running_loop().time() - callers[0].since
+        started = asyncio.get_running_loop().time()
+        waited = started - callers[0].since
         try:
             # Nobody waits much longer than the deadline, the wait for a turn included; and nobody gets no time at all.
             async with asyncio.timeout(max(self._guard.deadline - waited, self._guard.deadline / 4)):
@@ -93,6 +94,8 @@ class Pipeline:
             for caller in callers:
                 _tell(caller, self._guard.refusal(error))
             return
+        finally:
+            self._guard.count(asyncio.get_running_loop().time() - started)
         taken, late = 0, []
         for caller in callers:
             own = answers[taken : taken + len(caller.calls)]

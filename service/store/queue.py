@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from service.errors import StoreUnavailable
 from service.session import Live
 from service.store.connect import RedisGuard
-from service.store.records import KEEP, SHARDS, Queued, UserKeys, due_shard, readable, write_queued
+from service.store.records import KEEP, SHARDS, Queued, UserKeys, due_shard, readable, since_shard, write_queued
 from service.store.scripts import lua
 
 LISTED_FOR: Final = 10.0
@@ -43,6 +43,7 @@ class CancelQueue:
 
     def __init__(self, redis: Redis, guard: RedisGuard) -> None:
         self._redis = redis
+        self._sets: Any = redis  # redis-py's types leave open whether these answer now or later
         self._guard = guard
         self._schedule = redis.register_script(lua("schedule"))
         self._enqueue = redis.register_script(lua("enqueue"))
@@ -58,7 +59,7 @@ class CancelQueue:
         """
         async with self._guard():
             score: bytes | None = await self._schedule(
-                [keys.due], [keys.tag, int(delay * 1000), LISTED, int(LISTED_FOR * 1000)]
+                [keys.due, keys.since], [keys.tag, int(delay * 1000), LISTED, int(LISTED_FOR * 1000)]
             )
         return None if score is None else Claim(keys, ((keys.tag, score.decode()),))
 
@@ -70,9 +71,9 @@ class CancelQueue:
         if own is None or not await self.release(own, delay=delay):
             await self.schedule(keys, delay=delay)
 
-    async def put(self, keys: UserKeys, live: Live, *, reason: str) -> None:
-        """Queue a session that could not be recorded."""
-        entry = write_queued(Queued(live.id, 0, reason, live))
+    async def put(self, keys: UserKeys, live: Live, *, reason: str, since: float) -> None:
+        """Queue a session that could not be recorded, and had to end then (*since*, Unix seconds)."""
+        entry = write_queued(Queued(live.id, 0, reason, live, since))
         async with self._guard():
             await self._enqueue([keys.live, keys.queue], [live.id, entry, live.expires_at, KEEP])
 
@@ -110,6 +111,16 @@ class CancelQueue:
                 users.setdefault(entry.decode().rstrip("+"), []).append((entry.decode(), score.decode()))
         return [Claim(UserKeys(tag), tuple(entries)) for tag, entries in users.items()]
 
+    async def pending(self) -> tuple[int, float | None]:
+        """Return how many users have something to cancel, and since when (Unix seconds) the first of them."""
+        async with self._guard():
+            counts = await asyncio.gather(*(self._redis.zcard(since_shard(number)) for number in range(SHARDS)))
+            firsts: list[list[tuple[bytes, float]]] = await asyncio.gather(
+                *(self._sets.zrange(since_shard(number), 0, 0, withscores=True) for number in range(SHARDS))
+            )
+        since = [score / 1000 for first in firsts for _, score in first]
+        return sum(counts), min(since, default=None)
+
     async def queued(self, keys: UserKeys) -> list[Queued]:
         """Return the user's sessions that must still be cancelled."""
         async with self._guard():
@@ -141,6 +152,8 @@ class CancelQueue:
         milliseconds = -1 if delay is None else int(delay * 1000)
         async with self._guard():
             for entry, score in claim.entries:
-                ours = bool(await self._release([claim.keys.due], [entry, score, milliseconds])) or ours
+                ours = (
+                    bool(await self._release([claim.keys.due, claim.keys.since], [entry, score, milliseconds])) or ours
+                )
                 milliseconds = -1  # once is enough
         return ours

@@ -2,12 +2,13 @@
 
     cm:{<tenant>:<digest of the subject>}:live      a line for each, led by a newline: session id|record,
                                                     lease|its end|…, '^'|…: a token from a clock ahead
-    cm:{…}:queue                                    hash: session id → attempts|reason|record
+    cm:{…}:queue                                    hash: session id → attempts|reason|since (ms)|record
     cm:{…}:fence                                    hash: '*' → time (ms) of all tokens, 's' → of those without a login,
                                                     's'<digest of the login> → when that login ended (s)
     cm:{…}:tally                                    hash: what became of the sessions of a tenant's revocation
     cm:{…}:rate:<n>                                 when window n is full again (ms)
-    cm:due:<shard>                                  sorted set: user → next attempt (ms)
+    cm:{due:<shard>}                                sorted set: user → next attempt (ms)
+    cm:{due:<shard>}:since                          sorted set: user → on that list since (ms)
     cm:jti:<digest of tenant, issuer and jti>       there once a logout token has had its effect
     cm:tenant:{<tenant>:<shard>}:gate               hash: 'blocked' → since (ms), 'fence' → no token older (ms)
     cm:tenant:{<tenant>:<shard>}:users              hash: digest of issuer and login → users who minted with it,
@@ -108,10 +109,20 @@ class UserKeys:
         """The shard of the due list that holds this user."""
         return due_shard(self.shard)
 
+    @property
+    def since(self) -> str:
+        """Where it says since when this user stands on the due list."""
+        return since_shard(self.shard)
+
 
 def due_shard(number: int) -> str:
     """Return the key of one shard of the due list."""
-    return f"cm:due:{number}"
+    return f"cm:{{due:{number}}}"
+
+
+def since_shard(number: int) -> str:
+    """Return the key of who stands on that shard since when."""
+    return f"{due_shard(number)}:since"
 
 
 def digest(*words: str) -> bytes:
@@ -181,6 +192,8 @@ class Queued:
     attempts: int
     reason: str
     live: Live
+    since: float
+    """When it had to end, in Unix seconds."""
 
     @property
     def expires_at(self) -> int:
@@ -228,16 +241,16 @@ def read_live(lines: str) -> list[Live]:
 
 def write_queued(queued: Queued) -> str:
     """Return the queue entry."""
-    return f"{queued.attempts}|{queued.reason}|{write_record(queued.live)}"
+    return f"{queued.attempts}|{queued.reason}|{queued.since * 1000:.0f}|{write_record(queued.live)}"
 
 
 def read_queued(session_id: str, entry: str) -> Queued:
     """Return the session of a queue entry. Raises `ValueError` for what isn't ours."""
-    attempts, reason, record = entry.split("|", 2)
+    attempts, reason, since, record = entry.split("|", 3)
     live = read_record(session_id, record)
     if live is None:
         raise ValueError("a queue entry holds no session")
-    return Queued(session_id, int(attempts), reason, live)
+    return Queued(session_id, int(attempts), reason, live, int(since) / 1000)
 
 
 def readable(entries: Iterable[tuple[bytes, bytes]]) -> list[Queued]:

@@ -45,6 +45,10 @@ class Breakers:
         """Return how many are remembered."""
         return len(self._troubles)
 
+    def opened(self) -> int:
+        """Return how many are open."""
+        return sum(bool(trouble.lasts) for trouble in self._troubles.values())
+
     def held_back(self, name: Name) -> float | None:
         """Return in how many seconds to come back; None where a create may go ahead, after `enter`."""
         trouble = self._troubles.get(name)

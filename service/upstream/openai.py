@@ -54,6 +54,10 @@ class OpenAISessions:
         self._sleep = sleep
         self._preferred: dict[tuple[str, str], Name] = {}
 
+    def held_back(self) -> int:
+        """Return from how many upstreams creates are held back now."""
+        return self._breakers.opened()
+
     async def create(self, account: Account, body: CreateSession) -> Minted:
         """See `SessionIssuer.create`. Repeated only where nothing can have been created, or the tenant wants it so."""
         started = self._clock()
@@ -75,7 +79,7 @@ class OpenAISessions:
             return read_minted(result.value, body, now=started)
         except UpstreamInvalid as refusal:
             if refusal.session_id is None:
-                self._metrics.orphans.labels(account.tenant).inc()
+                self._metrics.orphans.labels(self._metrics.tenant(account.tenant)).inc()
             raise
 
     async def cancel(self, account: Account, session_id: str) -> Session | None:
@@ -185,12 +189,12 @@ class OpenAISessions:
         now = self._clock()
         if retry.is_failing(result, now=now):
             if self._breakers.failed(address.breaker, probe):
-                self._metrics.breaker_opens.labels(account.tenant).inc()
+                self._metrics.breaker_opens.labels(self._metrics.tenant(account.tenant)).inc()
                 log.warning("upstream_held_back", tenant=account.tenant, base_url=account.base_url)
         elif isinstance(result, Answer) or result.sent:
             self._breakers.succeeded(address.breaker)
         if retry.perhaps_created(result, now=now):
-            self._metrics.orphans.labels(account.tenant).inc()
+            self._metrics.orphans.labels(self._metrics.tenant(account.tenant)).inc()
         return result
 
     def _wait(self, result: Result, retries: int) -> float:

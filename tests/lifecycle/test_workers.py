@@ -74,7 +74,7 @@ def test_no_counter_goes_back_when_a_worker_is_killed(start: Start, around: Surr
         # The scrape itself, and nothing that died.
         assert gauge(house).endswith(" 1.0")
     assert house.service.counted("worker_restarts", how="killed") == 4
-    assert len(list(house.family.glob("*.db"))) == 9, "three each for two workers and the parent"
+    assert len(list(house.family.glob("*.db"))) == 12, "four each for two workers and the parent"
     assert {line["signal"] for line in house.told("worker_ended")} == {"SIGKILL"}
 
 

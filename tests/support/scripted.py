@@ -143,6 +143,7 @@ class Client:
         **account: Any,
     ) -> None:
         self.metrics = Metrics()
+        self.metrics.know(["acme"])
         self.transport = make_transport()
         self.waits: list[float] = []
         self.meanwhile: Callable[[], None] = lambda: None

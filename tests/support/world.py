@@ -16,6 +16,7 @@ from service.observe.metrics import Metrics
 from service.principal import Principal
 from service.session import Account, Grant, Limits, Minted, Session
 from service.sessions.cancel import Canceller
+from service.sessions.census import Census
 from service.sessions.logout import Logout
 from service.sessions.mint import Mint
 from service.sessions.revoke import Revoke
@@ -84,19 +85,21 @@ class World:
         self.authority = Authority(redis, clock=clock)
         self.upstream = Upstream(AuthoritySessions(self.authority, self.metrics, clock=clock))
         self.accounts: dict[str, Account] = {}
+        self.census = Census(clock)
         guard = RedisGuard(self.metrics, deadline=2.0)
         self.store = SessionStore(redis, guard)
         self.queue = CancelQueue(redis, guard)
         issuers = {"authority": self.upstream}
         self.canceller = Canceller(
-            self.queue, issuers, self.account_at, self.metrics, Audit(output(), clock=clock), clock=clock
+            self.queue, issuers, self.account_at, self.metrics, Audit(output(), clock=clock), self.census, clock=clock
         )
         self.mint = Mint(
             self.store,
-            SharedLimits(redis, guard),
+            SharedLimits(redis, guard, self.metrics),
             self.queue,
             issuers,
             self.canceller,
+            self.census,
             self.metrics,
             lease_seconds=25,
             clock=clock,
@@ -114,6 +117,7 @@ class World:
         self.clock = clock
 
     def account(self, tenant: str = "acme") -> Account:
+        self.metrics.know([tenant])
         return self.accounts.setdefault(tenant, Account(tenant, "authority"))
 
     def account_at(self, tenant: str, place: str) -> Account | None:

@@ -1,5 +1,7 @@
 """What a scraper sees, of one process and of several."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.observe.family import make_place
 from service.observe.metrics import Metrics
+from support.processes import ROOT
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
@@ -63,3 +66,34 @@ def test_a_new_process_goes_on_where_the_last_in_its_place_stopped(tmp_path: Pat
 def test_a_place_can_be_read_before_anybody_counts_there(tmp_path: Path) -> None:
     make_place(tmp_path, "0")
     assert Metrics(tmp_path).exposition("")[0] == b""
+
+
+def test_the_table_for_people_is_what_the_code_has() -> None:
+    written = subprocess.run([sys.executable, ROOT / "docs/metrics_table.py", "-"], capture_output=True, check=True)
+    assert (ROOT / "docs/metrics.md").read_text() == written.stdout.decode(), "run `make generated`"
+
+
+def test_tenants_past_the_ceiling_share_a_name_and_who_has_one_keeps_it() -> None:
+    metrics, other = Metrics(tenants=3), Metrics(tenants=3)
+    names = [f"tenant-{number}" for number in range(10)]
+    for each in (metrics, other):
+        each.know(names if each is metrics else names[::-1])
+    own = {name for name in names if metrics.tenant(name) == name}
+    assert len(own) == 3
+    assert own == {name for name in names if other.tenant(name) == name}
+    assert {metrics.tenant(name) for name in {*names} - own} == {"other"}
+    metrics.know(["fresh", *names])
+    assert own == {name for name in names if metrics.tenant(name) == name}
+    assert metrics.tenant("of no file") == "other"
+
+
+def test_a_tenant_without_live_sessions_has_none() -> None:
+    metrics = Metrics()
+    metrics.know(["acme", "globex"])
+    metrics.set_live({"acme": 3, "nobody's": 2})
+    metrics.set_live({"globex": 1})
+    told = {
+        name: metrics.registry.get_sample_value("chatkit_mint_sessions_live", {"tenant": name})
+        for name in ("acme", "globex", "other")
+    }
+    assert told == {"acme": 0, "globex": 1, "other": 0}

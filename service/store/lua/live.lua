@@ -27,5 +27,11 @@ local function take(lines, name)
   return string.sub(lines, 1, first - 1) .. string.sub(lines, stop), string.sub(lines, last + 1, stop - 1)
 end
 
+-- The time (ms), as it stands in queue entries.
+local function now_ms()
+  local time = redis.call('TIME')
+  return string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+end
+
 -- For each line: name, end (s), and the rest from the separator on.
 local ENTRY = '\n([^|\n]+)|(%d+)([^\n]*)'

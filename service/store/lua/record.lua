@@ -15,7 +15,7 @@ if (lease and string.sub(lease, -2) == '|x') or (fence[1] and issued <= tonumber
   -- The user is listed: whoever moved the fence did that, and no sweeper takes off the list who has a lease.
   if lease then write(KEYS[1], others) end
   local stands = math.max(1, tonumber(ARGV[6]) - tonumber(redis.call('TIME')[1]) + tonumber(ARGV[7]))
-  redis.call('HSET', KEYS[3], ARGV[4], '0|not_recorded|' .. ARGV[5])
+  redis.call('HSET', KEYS[3], ARGV[4], '0|not_recorded|' .. now_ms() .. '|' .. ARGV[5])
   if redis.call('TTL', KEYS[3]) < stands then redis.call('EXPIRE', KEYS[3], stands) end
   return {'revoked'}
 end
@@ -49,7 +49,7 @@ local answer = {'ok'}
 if crowded and ARGV[9] == '1' then
   table.sort(live, function(a, b) return a.created < b.created end)
   for i = 1, #live - most + 1 do
-    local entry = '0|session_limit|' .. live[i].record
+    local entry = '0|session_limit|' .. now_ms() .. '|' .. live[i].record
     redis.call('HSET', KEYS[3], live[i].name, entry)
     live[i].gone = true
     answer[#answer + 1] = live[i].name

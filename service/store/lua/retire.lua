@@ -10,7 +10,7 @@ local ends = tonumber(string.match(record, '^%d+'))
 local keep = ends - tonumber(redis.call('TIME')[1]) + tonumber(ARGV[3])
 -- A lease is no session, whatever its name is guessed to be; nor is what ended long ago.
 if not created or keep <= 0 then return nil end
-local entry = '0|' .. ARGV[2] .. '|' .. record
+local entry = '0|' .. ARGV[2] .. '|' .. now_ms() .. '|' .. record
 write(KEYS[1], others)
 redis.call('HSET', KEYS[2], ARGV[1], entry)
 if redis.call('TTL', KEYS[2]) < keep then redis.call('EXPIRE', KEYS[2], keep) end

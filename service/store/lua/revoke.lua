@@ -23,7 +23,7 @@ for name, expires, rest in string.gmatch(lines, ENTRY) do
   if tonumber(expires) + keep <= now then
     -- Dropped.
   elseif owner and (login == '' or owner == login or (nameless and owner == '')) then
-    redis.call('HSET', KEYS[3], name, '0|' .. ARGV[4] .. '|' .. expires .. rest)
+    redis.call('HSET', KEYS[3], name, '0|' .. ARGV[4] .. '|' .. string.format('%.0f', now_ms) .. '|' .. expires .. rest)
     latest = math.max(latest, tonumber(expires))
   else
     -- A lease stays: record queues what it refuses, and until then the lease keeps the user on the due list.
@@ -53,7 +53,7 @@ end
 
 local queued, answer = redis.call('HGETALL', KEYS[3]), {}
 for i = 1, #queued, 2 do
-  local owner = string.match(queued[i + 1], '^%d+|[^|]*|%d+|%d+|%d+|([^|]*)|')
+  local owner = string.match(queued[i + 1], '^%d+|[^|]*|%d+|%d+|%d+|%d+|([^|]*)|')
   if login == '' or owner == login or (nameless and owner == '') then
     local entry = queued[i + 1]
     if leases and owner then

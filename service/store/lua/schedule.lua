@@ -1,6 +1,6 @@
 -- Put a user on the list of those with something to cancel, no later than it stands there already.
 --
--- KEYS: due
+-- KEYS: due, since
 -- ARGV: user, delay (ms), how long the list outlives its last entry (s), how far ahead who will queue lists first (ms)
 -- Returns the user's score where nobody had listed it: as long as it is that, nobody else has
 local time = redis.call('TIME')
@@ -25,5 +25,7 @@ if later then
   later = math.max(later, tonumber(redis.call('ZSCORE', KEYS[1], second) or 0) + 1)
   redis.call('ZADD', KEYS[1], string.format('%.0f', later), second)
 end
+redis.call('ZADD', KEYS[2], 'NX', string.format('%.0f', now), ARGV[1])
 redis.call('EXPIRE', KEYS[1], tonumber(ARGV[3]))
+redis.call('EXPIRE', KEYS[2], tonumber(ARGV[3]))
 return standing == math.huge and score

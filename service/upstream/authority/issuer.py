@@ -31,7 +31,7 @@ class AuthoritySessions:
             self._count("create", error.status)
             if error.status >= SERVER_ERROR:
                 # Redis may have done it and lost the acknowledgement.
-                self._metrics.orphans.labels(account.tenant).inc()
+                self._metrics.orphans.labels(self._metrics.tenant(account.tenant)).inc()
                 raise UpstreamUnavailable(f"the authority answered {error.status} {error.code}") from error
             raise UpstreamRefused(
                 f"the authority answered {error.status} {error.code}",

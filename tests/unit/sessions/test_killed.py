@@ -79,7 +79,7 @@ async def test_who_gave_way_before_the_answer_is_no_lost_mint(world: World, monk
     live = await created(world, who)
     with pytest.raises(Crowded):
         await world.store.record(admission, live, limits)
-    monkeypatch.setattr(world.canceller, "begin", lambda _keys, _queued: None)
+    monkeypatch.setattr(world.canceller, "begin", lambda *_: None)
     await world.minted(who, limits)
     assert await world.store.record(admission, live, limits, listed=True) == []
     assert live.id in await world.queued(who)

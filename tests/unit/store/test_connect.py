@@ -39,7 +39,7 @@ async def test_a_refused_connection_is_told_at_once() -> None:
     with pytest.raises(StoreUnavailable):
         async with RedisGuard(metrics, deadline=5)():
             await redis.ping()
-    assert metrics.registry.get_sample_value("chatkit_mint_store_errors_total") == 1
+    assert metrics.registry.get_sample_value("chatkit_mint_store_errors_total", {"error": "ConnectionError"}) == 1
     await redis.aclose()
 
 

@@ -93,10 +93,10 @@ async def test_one_that_leaves_takes_nobody_along(alice: User) -> None:
 
 async def test_a_session_that_is_queued_after_all_is_live_no_more(alice: User) -> None:
     kept, put = await alice.minted("cksess_1"), await alice.minted("cksess_2")
-    await alice.queue.put(ALICE, put, reason="not_recorded")
+    await alice.queue.put(ALICE, put, reason="not_recorded", since=1.0)
     assert await alice.store.live(ALICE, now=alice.now) == [kept]
     assert [each.live for each in await alice.queue.queued(ALICE)] == [put]
-    await alice.queue.put(ALICE, put, reason="not_recorded")
+    await alice.queue.put(ALICE, put, reason="not_recorded", since=1.0)
     assert await alice.names() == ["cksess_1"]
 
 

@@ -69,7 +69,7 @@ def test_escaped_text_has_no_separator_and_stays_apart(one: str, other: str) -> 
 
 @given(LIVE, st.integers(0, 99), st.sampled_from(["logout", "not_recorded", "excess"]))
 def test_a_queue_entry_comes_back_as_it_was_written(live: Live, attempts: int, reason: str) -> None:
-    queued = Queued(live.id, attempts, reason, live)
+    queued = Queued(live.id, attempts, reason, live, 1_800_000_000.5)
     assert read_queued(live.id, write_queued(queued)) == queued
     assert queued.expires_at == live.expires_at
 
@@ -78,7 +78,7 @@ def test_a_queue_entry_comes_back_as_it_was_written(live: Live, attempts: int, r
 def test_what_is_marked_is_no_session(mark: str) -> None:
     assert read_record(f"{mark}x", "1800000000") is None
     with pytest.raises(ValueError, match="no session"):
-        read_queued(f"{mark}x", "0|logout|1800000000")
+        read_queued(f"{mark}x", "0|logout|1800000000000|1800000000")
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_a_record_that_is_not_ours_is_told(record: str) -> None:
 
 def test_one_unreadable_entry_does_not_keep_the_others_from_being_cancelled() -> None:
     live = Live("cksess_1", "u", "wf", "", 1, 2, 3.0, "0a1b")
-    good = (b"cksess_1", write_queued(Queued("cksess_1", 0, "logout", live)).encode())
+    good = (b"cksess_1", write_queued(Queued("cksess_1", 0, "logout", live, 1.0)).encode())
     bad = [(b"\xff", good[1]), (b"cksess_2", b"\xff"), (b"cksess_3", b"nonsense"), (b"~lease", good[1])]
     assert [queued.id for queued in readable([*bad[:2], good, *bad[2:]])] == ["cksess_1"]
 
