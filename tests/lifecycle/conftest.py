@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +78,7 @@ Start = Callable[..., House]
 
 @pytest.fixture
 def start(around: Surroundings, tmp_path: Path) -> Iterator[Start]:
-    started: list[Service] = []
+    started: list[House] = []
     with around.redis.client() as redis:
         redis.flushdb()  # no lease of a worker that another test killed
 
@@ -86,11 +87,14 @@ def start(around: Surroundings, tmp_path: Path) -> Iterator[Start]:
         temporary.mkdir()
         output, url = tmp_path / f"log-{len(started)}", around.redis.url(SERVICE_DB)
         service = Service(output, around.config, url, TMPDIR=str(temporary), **settings)
-        started.append(service)
-        return House(service.wait(), temporary)
+        started.append(House(service, temporary))
+        service.wait()
+        return started[-1]
 
     yield start
-    for service in started:
-        if service.process.popen.poll() is None:
-            os.kill(service.process.popen.pid, 18)  # SIGCONT: a test may have stopped it
-        service.close()
+    for house in started:
+        if house.service.process.popen.poll() is None:
+            os.kill(house.parent, signal.SIGCONT)  # a test may have stopped it
+        house.service.close()
+        for worker in house.workers().values():  # none, unless a test failed
+            os.kill(worker, signal.SIGKILL)
