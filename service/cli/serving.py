@@ -17,6 +17,7 @@ from starlette.applications import Starlette
 from service.app import create_app, defaults_of
 from service.cli.base import fail, run_until_stopped
 from service.observe.family import join, make_place
+from service.observe.logs import output
 from service.observe.metrics import Metrics
 from service.policy.load import PolicyError, load_policies
 from service.serve import READY, Listener, PortTaken, bind, serve, url_of
@@ -79,6 +80,7 @@ async def serve_app(
 
 def serve_with_workers(settings: Settings) -> None:
     """Serve in several processes until told to stop; what keeps them from starting is told once."""
+    output().at_once = True
     try:
         load_policies(settings.config_dir, defaults_of(settings, os.environ))
         with ExitStack() as stack:
@@ -128,6 +130,7 @@ def _count_in(family: Path, workers: int) -> Metrics:
 def _work(settings: Settings, sockets: Sockets, family: Path, place: int, parent: socket.socket) -> int:
     """Be one of the workers; return the exit code."""
     join(family, str(place), os.environ)
+    output().shared = True
     try:
         run_until_stopped(
             _serve_as_worker(settings, sockets, Metrics(family, tenants=settings.metrics_tenants), parent)

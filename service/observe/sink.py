@@ -10,7 +10,7 @@ import select
 import threading
 import time
 from collections import deque
-from collections.abc import Callable  # noqa: TC003  (an attribute has this type)
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -50,9 +50,16 @@ class Sink:
         self._unreported = 0
         self._closing = False
         self._thread: threading.Thread | None = None
+        self.shared = False
+        """Whether other processes write there too: lines of theirs must not come into the middle of ours."""
+        self.at_once = False
+        """Whether lines are written by who calls, without a thread: for a process that forks, and writes few."""
 
     def write(self, line: bytes) -> int:
         """Take a line (or several), newline and all; drop it where too many wait already."""
+        if self.at_once:
+            self._write_at_once(line)
+            return len(line)
         with self._lock:
             if self._size + len(line) > self._most:
                 self._unreported += 1
@@ -70,6 +77,17 @@ class Sink:
                 self._thread.start()
                 atexit.register(self.close)
         return len(line)
+
+    def _write_at_once(self, line: bytes) -> None:
+        """Write now or never."""
+        try:
+            descriptor = self._descriptor()
+            if select.select([], [descriptor], [], 0)[1]:  # a pipe takes at least 4 KiB then, and nobody waits
+                self._put(line)
+                return
+        except OSError:
+            pass
+        self.on_drop(1)
 
     def flush(self) -> None:
         """Do nothing: nobody waits."""
@@ -100,11 +118,11 @@ class Sink:
             lost, self._unreported = self._unreported, 0
         if lost:
             lines.append(orjson.dumps({"event": "log_lines_dropped", "level": "warning", "lines": lost}) + b"\n")
-        text = b"".join(lines)
-        try:
-            self._put(text)
-        except OSError:
-            self.on_drop(len(lines))
+        for piece in _pieces(lines) if self.shared else [lines]:
+            try:
+                self._put(b"".join(piece))
+            except OSError:
+                self.on_drop(len(piece))
         with self._lock:
             self._size = sum(map(len, self._lines))
 
@@ -144,6 +162,20 @@ class TextSink(io.TextIOBase):
         """Take text, lines or parts of them."""
         self._sink.write(text.encode(errors="replace"))
         return len(text)
+
+
+def _pieces(lines: list[bytes]) -> Iterator[list[bytes]]:
+    """Yield lines together as far as a pipe takes them in one piece; a longer line alone."""
+    piece: list[bytes] = []
+    size = 0
+    for line in lines:
+        if piece and size + len(line) > select.PIPE_BUF:
+            yield piece
+            piece, size = [], 0
+        piece.append(line)
+        size += len(line)
+    if piece:
+        yield piece
 
 
 def _ignore(_lines: int) -> None:

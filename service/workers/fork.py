@@ -10,7 +10,7 @@ from typing import Final
 
 import structlog
 
-from service.observe.logs import where
+from service.observe.logs import output, where
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 """What the parent listens to."""
@@ -89,6 +89,7 @@ def _become(
     except BaseException as error:  # noqa: BLE001  (the end of the stack)
         log.error("process_failed", error=where(error))
     finally:
+        output().close()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -180,11 +180,13 @@ def test_a_worker_that_dies_with_an_order_unread_is_replaced(start: Start) -> No
     assert house.service.process.stop() == 0
 
 
-def test_the_parent_leaves_no_zombie(start: Start) -> None:
+def test_the_parent_leaves_no_zombie_and_has_no_thread(start: Start) -> None:
     house = start(**TWO)
     for worker in list(house.workers().values()):
         house.kill(worker, signal.SIGKILL)
     assert set(children(house.parent)) == set(house.workers().values())
+    # Nor has it a thread, which a fork would leave behind with whatever it held.
+    assert os.listdir(f"/proc/{house.parent}/task") == [str(house.parent)]  # noqa: PTH208  (names, not paths)
 
 
 @pytest.fixture
