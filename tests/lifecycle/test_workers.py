@@ -57,11 +57,11 @@ def test_every_request_is_counted_once_whoever_answers(start: Start, around: Sur
 
 def test_no_counter_goes_back_when_a_worker_is_killed(start: Start, around: Surroundings) -> None:
     house, before = start(**TWO), 0.0
-    slow = Caller(house.service, around.issuer, "slow", "cut-off")
+    stuck = Caller(house.service, around.issuer, "stuck", "cut-off")
     for round_ in (1, 2):
         mint_apart(house, around, 10)
         with ThreadPoolExecutor(1) as pool:
-            cut = pool.submit(slow.mint)
+            cut = pool.submit(stuck.mint)
             eventually(lambda: gauge(house).endswith(" 2.0"))
             workers = house.workers()
             for place in sorted(workers, key=house.under_way_at, reverse=True):  # the one that has it, then the other
