@@ -160,10 +160,12 @@ class Calls:
 def _request(
     url: httpx2.URL | str, headers: httpx2.Headers, content: bytes, extensions: dict[str, Any]
 ) -> httpx2.Request:
-    """Return a request whose headers are complete: nothing is left to be guessed of each, which costs as much again."""
+    """Return a request whose headers are as they are: to have them completed for each would cost as much again.
+
+    The transport adds the host and the length.
+    """
     request = httpx2.Request("POST", url, headers=headers, stream=httpx2.ByteStream(content), extensions=extensions)
     request.headers.encoding = "latin-1"  # else found out anew for each
-    request.headers["content-length"] = str(len(content))
     for name, value in trace_headers().items():
         request.headers[name] = value
     request.read()
