@@ -140,7 +140,7 @@ def create_app(
             asyncio.create_task(work)
             for work in (
                 keys.run(),
-                Gauges(metrics, policies, keys, census, queue, openai, clock=clock).run(),
+                Gauges(metrics, policies, keys, census, queue, openai, mint, clock=clock).run(),
                 Sweeper(queue, canceller).run(),
                 revoke.run(),
                 policies.watch(keys, control.reload_asked),

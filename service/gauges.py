@@ -9,6 +9,7 @@ from service.identity.keys import KeyCache
 from service.observe.metrics import Metrics
 from service.reload import PolicyStore
 from service.sessions.census import Census
+from service.sessions.mint import Mint
 from service.store.queue import CancelQueue
 from service.upstream.openai import OpenAISessions
 
@@ -27,6 +28,7 @@ class Gauges:
         census: Census,
         queue: CancelQueue,
         upstream: OpenAISessions,
+        mint: Mint,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -36,6 +38,7 @@ class Gauges:
         self._census = census
         self._queue = queue
         self._upstream = upstream
+        self._mint = mint
         self._clock = clock
         self._pending_since: float | None = None
         self._version: str | None = None
@@ -48,6 +51,7 @@ class Gauges:
         """Measure now. What Redis doesn't tell goes on from what it told last: no alert falls silent with it."""
         self._policies_and_keys()
         self._metrics.set_live(self._census.live())
+        self._metrics.mints_in_flight.set(self._mint.under_way)
         self._metrics.breakers_open.set(self._upstream.held_back())
         try:
             users, self._pending_since = await self._queue.pending()

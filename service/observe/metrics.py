@@ -134,9 +134,10 @@ class Metrics:
             "policy_version_info", "1 for the version of the policies in force.", "version"
         )
         self.policy_tenants = self._most("policy_tenants", "Tenants in force.")
-        self.store_calls = self._counter("store_calls", "Calls to Redis; one may run several scripts.")
         self.store_seconds = self._histogram(
-            "store_duration_seconds", "Seconds that a call to Redis took.", buckets=STORE_BUCKETS
+            "store_duration_seconds",
+            "Seconds that a call to Redis took; one may run scripts of many callers.",
+            buckets=STORE_BUCKETS,
         )
         self.store_errors = self._counter("store_errors", "Calls to Redis that failed, by kind of error.", "error")
         self.worker_restarts = self._counter(

@@ -82,7 +82,6 @@ class Mint:
         if self._under_way[tenant] >= grant.account.max_concurrent:
             raise Overloaded(f"{grant.account.max_concurrent} mints of {tenant} are under way")
         self._under_way[tenant] += 1
-        self._metrics.mints_in_flight.inc()
         try:
             admission = await self._admit_user(principal, grant)
             await self._admit_tenant(grant, admission)
@@ -95,8 +94,12 @@ class Mint:
         task.add_done_callback(lambda _: self._leave(tenant))
         return admission, task
 
+    @property
+    def under_way(self) -> int:
+        """How many mints are under way."""
+        return self._under_way.total()
+
     def _leave(self, tenant: str) -> None:
-        self._metrics.mints_in_flight.dec()
         self._under_way[tenant] -= 1
         if not self._under_way[tenant]:
             del self._under_way[tenant]

@@ -89,7 +89,6 @@ class RedisGuard:
 
     def count(self, seconds: float) -> None:
         """Count a call that took so long."""
-        self._metrics.store_calls.inc()
         self._metrics.store_seconds.observe(seconds)
 
     def refusal(self, error: Exception) -> StoreUnavailable:
