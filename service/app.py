@@ -196,7 +196,11 @@ def _audit_sink(settings: Settings, metrics: Metrics) -> Sink:
     output().on_drop = metrics.log_drops.labels("log").inc
     if settings.audit_file is None:
         return output()
-    sink = Sink(settings.audit_file)
+    try:
+        sink = Sink(settings.audit_file, stream="audit")
+    except OSError as error:
+        raise OSError(f"CHATKIT_MINT_AUDIT_FILE: can't write to {settings.audit_file}: {error.strerror}") from None
+    sink.on_trouble = lambda error: log.error("audit_file_trouble", error=error)
     sink.on_drop = metrics.log_drops.labels("audit").inc
     return sink
 

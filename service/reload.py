@@ -58,6 +58,8 @@ class PolicyStore:
         self._remember(self.current)
         metrics.know(self.current.tenants)
         self._loaded("ok")
+        version, tenants = self.current.version, len(self.current.tenants)
+        audit.tell("reload", tenant=None, outcome="started", policy=version, tenants=tenants)
 
     def account_at(self, tenant: str, place: str) -> Account | None:
         """Return a tenant's account where a session was issued, also if the tenant has moved since."""
@@ -92,7 +94,14 @@ class PolicyStore:
         if changed:
             before, after = set(self.current.tenants), set(policies.tenants)
             self._audit.tell(
-                "reload", tenant=None, outcome="applied", policy=policies.version, before=self.current.version
+                "reload",
+                tenant=None,
+                outcome="applied",
+                policy=policies.version,
+                before=self.current.version,
+                tenants=len(after),
+                added=sorted(after - before)[:20],
+                removed=sorted(before - after)[:20],
             )
             log.info(
                 "policies_reloaded",

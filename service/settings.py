@@ -165,14 +165,14 @@ def load_settings(environ: Mapping[str, str], **defaults: str) -> Settings:
     for key, value in environ.items():
         if _SERVICE_LINK.fullmatch(key) or (key == "CHATKIT_MINT_PORT" and value.startswith("tcp://")):
             continue  # Kubernetes tells of a Service called chatkit-mint in variables that look like ours
-        name = known.get(key.removesuffix("_FILE"))
+        name = known.get(key) or known.get(key.removesuffix("_FILE"))
         if name is None:
             if key.startswith(PREFIX):
                 mistakes.append(f"{key}: there is no such setting")
         elif value == "" and key in NEVER_EMPTY:
             # A secret that came out empty must not read as one left out: a private Redis in place of the shared one.
             mistakes.append(f"{key}: is set but empty; give it a value, or leave it out")
-        elif not key.endswith("_FILE"):
+        elif key in known:  # also the setting whose own name ends in _FILE
             given[name] = value
         elif key.removesuffix("_FILE") in environ:
             mistakes.append(f"{key}: {key.removesuffix('_FILE')} is set too; keep one of them")

@@ -130,7 +130,6 @@ def _count_in(family: Path, workers: int) -> Metrics:
 def _work(settings: Settings, sockets: Sockets, family: Path, place: int, parent: socket.socket) -> int:
     """Be one of the workers; return the exit code."""
     join(family, str(place), os.environ)
-    output().shared = True
     try:
         run_until_stopped(
             _serve_as_worker(settings, sockets, Metrics(family, tenants=settings.metrics_tenants), parent)

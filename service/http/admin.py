@@ -106,9 +106,10 @@ class AdminApi:
         if request.method != "POST":
             return json_answer(_standing(name, standing))
         wish = await read_body(request, REVOKE, empty=RevokeWish())
-        standing = await self.revoke.begin(name, rate=wish.get("rate", self.revoke_rate))
+        rate = wish.get("rate", self.revoke_rate)
+        standing = await self.revoke.begin(name, rate=rate)
         note(tenant=name, revoke=True)
-        self.audit.tell("revoke", tenant=name, by="admin key", users=standing.users)
+        self.audit.tell("revoke", tenant=name, by="admin key", users=standing.users, rate=rate)
         return json_answer(_standing(name, standing), status=202)
 
     async def unblock_tenant(self, request: Request) -> Response:
@@ -144,8 +145,9 @@ class AdminApi:
     def _check_key(self, request: Request) -> None:
         presented = bearer_token(request.headers.getlist("authorization"))
         expected = self.key.get_secret_value() if self.key else ""
-        if not hmac.compare_digest(presented.encode(), expected.encode()):
-            raise InvalidToken("not the admin key")
+        with self.audit.denials("admin", request.client, by="admin key"):
+            if not hmac.compare_digest(presented.encode(), expected.encode()):
+                raise InvalidToken("not the admin key")
 
 
 def _standing(tenant: str, standing: Standing) -> dict[str, Any]:

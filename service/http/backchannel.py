@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
@@ -12,7 +12,7 @@ from starlette.routing import Route
 from service.errors import InvalidRequest, InvalidToken
 from service.http.answers import read_raw
 from service.identity.logout_tokens import LogoutTokens
-from service.observe.audit import Audit, subject_of
+from service.observe.audit import Audit, named
 from service.observe.logs import note
 from service.policy.tenant import Policies
 from service.sessions.backchannel import BackChannelLogout
@@ -37,12 +37,18 @@ class BackChannelApi:
 
     async def log_out(self, request: Request) -> Response:
         """End what the provider's logout token says has ended; 200 once nothing of it can mint any more."""
+        with self.audit.denials("logout", request.client, by="logout token") as known:
+            await self._log_out(request, known)
+        return Response(b"", 200, {"cache-control": "no-store"})
+
+    async def _log_out(self, request: Request, known: dict[str, Any]) -> None:
         policies = self.policies()
         presented = _logout_token(await _form(request))
         try:
             token = await self.tokens.read(presented, policies.trusts)
         except InvalidToken as refusal:
             raise InvalidRequest(refusal.reason, detail="The logout token is not valid here") from None
+        known["issuer"] = token.issuer
         note(issuer=token.issuer, tenants=sorted({each.tenant for each in token.ended})[:20])
         await self.logout(
             token.ended,
@@ -53,8 +59,8 @@ class BackChannelApi:
         )
         for each in token.ended:
             tenant = policies.tenants[each.tenant]
-            subject = subject_of(tenant.name, each.subject, tenant.pseudonym_key) if each.subject else None
-            self.audit.tell("logout", tenant=tenant.name, subject=subject, login=each.login, by="logout token")
+            who = named(tenant.name, tenant.pseudonym_key, subject=each.subject, login=each.login)
+            self.audit.tell("logout", **who, by="logout token", issuer=token.issuer)
         if token.unavailable:
             raise token.unavailable
         if token.unmapped:
@@ -63,7 +69,6 @@ class BackChannelApi:
                 f"whose login it is can't be told for {', '.join(token.unmapped[:20])}",
                 detail="The logout token does not say whom to log out",
             )
-        return Response(b"", 200, {"cache-control": "no-store"})
 
 
 async def _form(request: Request) -> list[tuple[str, str]]:

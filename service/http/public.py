@@ -11,15 +11,16 @@ from starlette.routing import Route
 from typing_extensions import TypedDict
 
 from service.contract import STRICT, WISH, SessionWish
-from service.errors import LoginRevoked, Refusal
+from service.errors import LoginRevoked
 from service.http.answers import json_answer, read_body
 from service.http.credentials import Caller, Credentials
 from service.identity.visitors import forget_cookie
-from service.observe.audit import Audit, subject_of
+from service.observe.audit import Audit, named
 from service.observe.logs import note
 from service.policy.decide import decide
 from service.policy.tenant import Policies, Tenant
 from service.principal import Principal
+from service.session import Session
 from service.sessions.logout import Logout
 from service.sessions.mint import Mint
 from service.store.limits import SharedLimits
@@ -60,48 +61,46 @@ class PublicApi:
 
     async def sessions(self, request: Request) -> Response:
         """Mint a session (POST), or list the caller's live ones (GET)."""
-        policies = self.policies()
-        try:
-            caller = await self.credentials.caller(request, policies, welcome=request.method == "POST")
-        except Refusal as refusal:
-            self._audit_denial(None, policies, refusal)
-            raise
-        if request.method == "POST":
-            try:
+        policies, minting = self.policies(), request.method == "POST"
+        with self.audit.denials("mint" if minting else "list", request.client, policy=policies.version) as known:
+            caller = await self.credentials.caller(request, policies, welcome=minting)
+            known.update(self._who(caller.principal, policies))
+            if minting:
                 return await self._mint(request, caller, policies)
-            except Refusal as refusal:
-                self._audit_denial(caller.principal, policies, refusal)
-                raise
-        await self.store.check_login(caller.principal)
-        keys = UserKeys.of(caller.principal.tenant, caller.principal.subject)
-        live = await self.store.live(keys, now=self.clock())
+            await self.store.check_login(caller.principal)
+            keys = UserKeys.of(caller.principal.tenant, caller.principal.subject)
+            live = await self.store.live(keys, now=self.clock())
         return json_answer({"object": "list", "data": [session.public() for session in live], "has_more": False})
 
     async def cancel_session(self, request: Request) -> Response:
         """Cancel one of the caller's own sessions."""
-        caller = await self.credentials.caller(request, self.policies())
-        await self.store.check_login(caller.principal)
-        session = await self.logout.one(caller.principal, request.path_params["session_id"])
+        policies = self.policies()
+        with self.audit.denials("cancel", request.client, policy=policies.version) as known:
+            caller = await self.credentials.caller(request, policies)
+            known.update(self._who(caller.principal, policies))
+            await self.store.check_login(caller.principal)
+            session = await self.logout.one(caller.principal, request.path_params["session_id"])
         return json_answer(session.public())
 
     async def log_out(self, request: Request) -> Response:
         """End the caller's login, or every login of the user; of a visitor, the visit."""
         policies = self.policies()
-        caller = await self.credentials.caller(request, policies)
-        principal = caller.principal
-        wish = await read_body(request, LOGOUT, empty=LogoutWish())
-        if wish.get("everywhere"):
-            # Of a login that is over, only its own logout may be repeated: a stolen token must not end new logins.
-            await self.store.check_login(principal)
-        remember = policies.tenants[principal.tenant].fence_for
-        report = await self.logout(principal, everywhere=wish.get("everywhere", False), remember=remember)
+        with self.audit.denials("logout", request.client, policy=policies.version) as known:
+            caller = await self.credentials.caller(request, policies)
+            principal = caller.principal
+            known.update(self._who(principal, policies))
+            wish = await read_body(request, LOGOUT, empty=LogoutWish())
+            everywhere = wish.get("everywhere", False)
+            if everywhere:
+                # Of a login that is over, only its own logout may be repeated: a stolen token must not end new logins.
+                await self.store.check_login(principal)
+            remember = policies.tenants[principal.tenant].fence_for
+            report = await self.logout(principal, everywhere=everywhere, remember=remember)
         self.audit.tell(
             "logout",
-            tenant=principal.tenant,
-            subject=self._subject(principal, policies),
+            **self._who(principal, policies),
             by="user",
-            login=None if wish.get("everywhere") else principal.login,
-            everywhere=wish.get("everywhere", False),
+            everywhere=everywhere,
             cancelled=report.cancelled,
             pending=report.pending,
         )
@@ -115,50 +114,42 @@ class PublicApi:
         grant = decide(tenant.policy_for(principal), principal, wishes, now=self.clock())
         if principal.visitor:
             await self._admit_address(request, tenant)
+
+        def recorded(session: Session) -> None:
+            self.audit.tell(
+                "mint",
+                **self._who(principal, policies),
+                user=grant.user,
+                session=session.id,
+                workflow=grant.body["workflow"]["id"],
+                policy=policies.version,
+                expires_at=session.expires_at,
+            )
+
         try:
-            result = await self.mint(principal, grant)
+            result = await self.mint(principal, grant, recorded)
         except LoginRevoked as refusal:
             # A visitor has no login to renew: without the cookie, the next request is somebody new.
             forget = {"set-cookie": forget_cookie(tenant.name)} if principal.visitor else {}
             raise LoginRevoked(refusal.reason, headers=forget) from refusal
-        session = result.minted.session
-        self.audit.tell(
-            "mint",
-            tenant=tenant.name,
-            subject=self._subject(principal, policies),
-            user=grant.user,
-            session=session.id,
-            login=principal.login,
-            workflow=grant.body["workflow"]["id"],
-            policy=policies.version,
-            expires_at=session.expires_at,
-        )
         body: dict[str, Any] = {
             **result.minted.session.public(state_variables=grant.expose_state_variables),
             "client_secret": result.minted.client_secret,
         }
         return _with_cookies(json_answer(body, headers=dict(result.headers)), caller.set_cookies)
 
-    def _audit_denial(self, principal: Principal | None, policies: Policies, refusal: Refusal) -> None:
-        """Tell of a mint that was refused; who it was is known once the credential is believed."""
-        self.audit.tell(
-            "denial",
-            tenant=principal.tenant if principal else None,
-            subject=self._subject(principal, policies) if principal else None,
-            login=principal.login if principal else None,
-            code=refusal.code,
-            reason=refusal.reason,
-            policy=policies.version,
-        )
-
     @staticmethod
-    def _subject(principal: Principal, policies: Policies) -> str:
-        return subject_of(principal.tenant, principal.subject, policies.tenants[principal.tenant].pseudonym_key)
+    def _who(principal: Principal, policies: Policies) -> dict[str, Any]:
+        key = policies.tenants[principal.tenant].pseudonym_key
+        visitor = principal.visitor or None
+        who = named(principal.tenant, key, subject=principal.subject, login=principal.login)
+        return {**who, "visitor": visitor, "client": None}
 
     async def _admit_address(self, request: Request, tenant: Tenant) -> None:
         """Count a visitor's mint against where it comes from; the server sets that from trusted proxies alone."""
         if tenant.visitors and request.client:
-            note(client=request.client.host)
+            if tenant.pseudonym_key is None:
+                note(client=request.client.host)
             await self.limits.admit_address(tenant.name, request.client.host, tenant.visitors.address_mints)
 
 

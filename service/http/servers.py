@@ -10,7 +10,7 @@ from starlette.routing import Route
 from service.http.answers import json_answer
 from service.identity.authenticate import bearer_token
 from service.identity.service_keys import check_service_key
-from service.observe.audit import Audit, subject_of
+from service.observe.audit import Audit, named
 from service.observe.logs import note
 from service.policy.tenant import Policies
 from service.sessions.logout import Logout
@@ -38,13 +38,15 @@ class ServersApi:
 
     async def log_out_user(self, request: Request) -> Response:
         """End every login of one user (right `logout`)."""
-        tenant, subject, remember = self._authorized(request, "logout")
-        report = await self.logout.user(tenant, subject, remember=remember)
-        known = self.policies().tenants.get(tenant)
+        with self.audit.denials("logout", request.client, by="service key") as known:
+            tenant, subject, remember = self._authorized(request, "logout")
+            of_tenant = self.policies().tenants.get(tenant)
+            who = named(tenant, of_tenant.pseudonym_key if of_tenant else None, subject=subject)
+            known.update(who)
+            report = await self.logout.user(tenant, subject, remember=remember)
         self.audit.tell(
             "logout",
-            tenant=tenant,
-            subject=subject_of(tenant, subject, known.pseudonym_key if known else None),
+            **who,
             by="service key",
             everywhere=True,
             cancelled=report.cancelled,
@@ -54,7 +56,8 @@ class ServersApi:
 
     async def user_sessions(self, request: Request) -> Response:
         """List one user's live sessions, never a secret (right `read`)."""
-        tenant, subject, _ = self._authorized(request, "read")
+        with self.audit.denials("list", request.client, by="service key"):
+            tenant, subject, _ = self._authorized(request, "read")
         live = await self.store.live(UserKeys.of(tenant, subject), now=self.clock())
         return json_answer({"object": "list", "data": [session.public() for session in live], "has_more": False})
 

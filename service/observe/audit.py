@@ -1,19 +1,21 @@
 """The audit stream: who did what to which sessions, one JSON line an event, apart from the log.
 
-Events: `mint`, `denial`, `cancel`, `logout`, `revoke`, `unblock`, `reload`. No secret is in any. Where a tenant asks
-for pseudonyms its users are told apart by a keyed hash.
+Events: `mint`, `denial`, `cancel`, `logout`, `revoke`, `unblock`, `reload`; docs/audit.md has their fields. No secret
+is in any. Where a tenant asks for pseudonyms its users and their logins are told apart by keyed hashes.
 """
 
 import hashlib
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
 
-import orjson
 from pydantic import SecretStr
+from starlette.datastructures import Address
 
-from service.observe.logs import current_facts
+from service.errors import Refusal
+from service.observe.logs import current_facts, to_line
 from service.observe.sink import Sink
 
 _CARRIED: Final = ("request_id", "trace_id", "client", "service_key")
@@ -35,15 +37,34 @@ class Audit:
             if name in request:
                 line[name] = request[name]
         line |= {name: fact for name, fact in facts.items() if fact is not None}
-        self._sink.write(orjson.dumps(line, default=str) + b"\n")
+        self._sink.write(to_line(line) + b"\n")
+
+    @contextmanager
+    def denials(self, action: str, client: Address | None, **facts: Any) -> Iterator[dict[str, Any]]:
+        """Tell of an *action* that is refused in here, with what is in the dictionary by then.
+
+        Where nobody is known who asks, the *client*'s address is all there is: set it to None once somebody is.
+        """
+        known = {"client": client.host if client else None, **facts}
+        try:
+            yield known
+        except Refusal as refusal:
+            told = {"tenant": None, **known, "action": action, "code": refusal.code, "reason": refusal.reason}
+            self.tell("denial", **told)
+            raise
 
 
-def subject_of(tenant: str, subject: str, key: SecretStr | None) -> str:
-    """Return the subject as the audit stream tells it: under the tenant's pseudonym *key*, where it has one, a hash."""
-    if key is None:
-        return subject
-    text = f"audit\0{tenant}\0{subject}".encode(errors="surrogatepass")
-    return "hmac:" + hmac.new(key.get_secret_value().encode(), text, hashlib.sha256).hexdigest()
+def named(tenant: str, key: SecretStr | None, *, subject: str | None, login: str | None = None) -> dict[str, Any]:
+    """Return a user as the stream tells of one: under the tenant's pseudonym *key*, where it has one, keyed hashes."""
+    if key is not None:
+        subject = subject and _hash(key, f"audit\0{tenant}\0{subject}")
+        login = login and _hash(key, f"audit login\0{tenant}\0{login}")
+    return {"tenant": tenant, "subject": subject, "login": login}
+
+
+def _hash(key: SecretStr, text: str) -> str:
+    made = hmac.new(key.get_secret_value().encode(), text.encode(errors="surrogatepass"), hashlib.sha256)
+    return f"hmac:{made.hexdigest()}"
 
 
 def _iso(now: float) -> str:

@@ -3,13 +3,14 @@
 Handlers don't log; they `note()` facts, which the request's one line carries at its end.
 """
 
+import json
 import logging
 import sys
 from collections.abc import Mapping
 from contextvars import ContextVar
 from functools import cache
 from traceback import extract_tb
-from typing import Any, BinaryIO, TextIO, cast
+from typing import Any, TextIO, cast
 
 import orjson
 import structlog
@@ -33,25 +34,36 @@ def configure_logs(level: str, form: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _without_messages,
     ]
-    json = form == "json"
+    as_json = form == "json"
     last: structlog.typing.Processor = (
         structlog.processors.JSONRenderer(serializer=_to_json)
-        if json
+        if as_json
         else structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())
     )
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
-        processors=[*shared, _to_bytes if json else last],
+        processors=[*shared, _to_bytes if as_json else last],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.BytesLoggerFactory(cast("BinaryIO", output()))
-        if json
-        else structlog.WriteLoggerFactory(cast("TextIO", text)),
+        logger_factory=_Lines if as_json else structlog.WriteLoggerFactory(cast("TextIO", text)),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(text)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processor=last, foreign_pre_chain=shared))
     # Libraries' warnings only: at info and below aiohttp and uvicorn print URLs and addresses of callers.
     logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler], force=True)
+
+
+class _Lines:
+    """Takes the lines of the log. Structlog's own has a lock, which a line out of a destructor would wait for."""
+
+    def __init__(self, *_name: Any) -> None:
+        self._write = output().write
+
+    def msg(self, line: bytes) -> None:
+        """Take a line, without its newline."""
+        self._write(line + b"\n")
+
+    log = debug = info = warn = warning = err = error = critical = fatal = exception = msg
 
 
 def _without_messages(_logger: Any, _method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
@@ -64,11 +76,19 @@ def _without_messages(_logger: Any, _method: str, line: structlog.typing.EventDi
 
 
 def _to_bytes(_logger: Any, _method: str, line: structlog.typing.EventDict) -> bytes:
-    return orjson.dumps(line, default=str)
+    return to_line(line)
 
 
 def _to_json(line: Any, **_options: Any) -> str:
-    return orjson.dumps(line, default=str).decode()
+    return to_line(line).decode()
+
+
+def to_line(facts: Any) -> bytes:
+    """Return facts as one line of JSON, whatever is in them: a half of a surrogate pair is no UTF-8, but may come."""
+    try:
+        return orjson.dumps(facts, default=str)
+    except orjson.JSONEncodeError:
+        return json.dumps(facts, default=str).encode()
 
 
 def gather_facts() -> dict[str, Any]:

@@ -15,7 +15,7 @@ from service.errors import Overloaded, RateLimited, Refusal, TooManyLiveSessions
 from service.observe.logs import note
 from service.observe.metrics import Metrics
 from service.principal import Principal
-from service.session import Grant, Live, Minted
+from service.session import Grant, Live, Minted, Session
 from service.sessions.cancel import Canceller
 from service.sessions.census import Census
 from service.store.limits import SharedLimits
@@ -60,11 +60,16 @@ class Mint:
         self._running: set[asyncio.Task[Minted]] = set()
         self._under_way: Counter[str] = Counter()
 
-    async def __call__(self, principal: Principal, grant: Grant) -> MintResult:
-        """Mint for *principal* what *grant* allows; raise the refusal that stands in the way."""
+    async def __call__(
+        self, principal: Principal, grant: Grant, recorded: Callable[[Session], object] | None = None
+    ) -> MintResult:
+        """Mint for *principal* what *grant* allows; raise the refusal that stands in the way.
+
+        *recorded* is told of the session also where the caller has left meanwhile.
+        """
         label = self._metrics.tenant(grant.tenant)
         try:
-            admission, task = await self._begin(principal, grant)
+            admission, task = await self._begin(principal, grant, recorded)
             minted = await asyncio.shield(task)
         except Refusal as refusal:
             self._metrics.mints.labels(label, refusal.code).inc()
@@ -72,7 +77,9 @@ class Mint:
         self._metrics.counter(self._metrics.mints, label, "minted").inc()
         return MintResult(minted, rate_headers(admission.windows))
 
-    async def _begin(self, principal: Principal, grant: Grant) -> tuple[Admission, asyncio.Task[Minted]]:
+    async def _begin(
+        self, principal: Principal, grant: Grant, recorded: Callable[[Session], object] | None
+    ) -> tuple[Admission, asyncio.Task[Minted]]:
         """Take one of the tenant's places and admit; return the mint under way, which gives the place back.
 
         The place is taken first and never waited for: a tenant whose upstream hangs takes up neither Redis nor its
@@ -88,7 +95,7 @@ class Mint:
         except BaseException:  # also a caller that leaves
             self._leave(tenant)
             raise
-        task = asyncio.create_task(self._issue(principal, grant, admission))
+        task = asyncio.create_task(self._issue(principal, grant, admission, recorded))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         task.add_done_callback(lambda _: self._leave(tenant))
@@ -128,7 +135,13 @@ class Mint:
         """Wait for the mints that are under way."""
         await asyncio.gather(*self._running, return_exceptions=True)
 
-    async def _issue(self, principal: Principal, grant: Grant, admission: Admission) -> Minted:
+    async def _issue(
+        self,
+        principal: Principal,
+        grant: Grant,
+        admission: Admission,
+        recorded: Callable[[Session], object] | None,
+    ) -> Minted:
         def live(session_id: str, expires_at: int) -> Live:
             return Live(
                 id=session_id,
@@ -157,6 +170,8 @@ class Mint:
         try:
             self._check_drift(grant, minted)
             await self._record(grant, admission, new)
+            if recorded:
+                recorded(minted.session)
         except Exception:
             await self._canceller.abandon(admission, new, grant.account)
             raise

@@ -245,3 +245,10 @@ def test_settings_do_not_change() -> None:
     with pytest.raises(ValueError, match="frozen"):
         load_settings({}).port = 1  # type: ignore[misc]
     assert PREFIX == "CHATKIT_MINT_"
+
+
+def test_a_setting_whose_own_name_ends_in_file_is_no_file_to_read(tmp_path: Path) -> None:
+    assert load_settings({"CHATKIT_MINT_AUDIT_FILE": str(tmp_path / "audit")}).audit_file == tmp_path / "audit"
+    (tmp_path / "named").write_text("elsewhere\n")
+    assert load_settings({"CHATKIT_MINT_AUDIT_FILE_FILE": str(tmp_path / "named")}).audit_file == Path("elsewhere")
+    assert mistakes(CHATKIT_MINT_AUDIT="x") == ["CHATKIT_MINT_AUDIT: there is no such setting"]

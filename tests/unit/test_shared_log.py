@@ -59,7 +59,6 @@ def test_lines_of_two_processes_do_not_mix_in_a_pipe_that_is_full(pipe: tuple[in
 import sys
 from service.observe.sink import Sink
 sink = Sink(1)
-sink.shared = True
 for number in range(2000):
     sink.write(sys.argv[1].encode() * (50 + number % 200) + b"\\n")
 sink.close(30)
