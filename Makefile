@@ -60,7 +60,7 @@ lock: setup ## pin every dependency again, with hashes, naming no index
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --custom-compile-command "make lock" pyproject.toml -o requirements/runtime.lock
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	  --custom-compile-command "make lock" pyproject.toml --extra embedded-redis --group dev -c requirements/runtime.lock -o requirements/dev.lock
+	  --custom-compile-command "make lock" pyproject.toml --extra embedded-redis --extra otel --group dev -c requirements/runtime.lock -o requirements/dev.lock
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --custom-compile-command "make lock" tests/bench/requirements.in -o tests/bench/requirements.txt
 

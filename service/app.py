@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx2
 import structlog
@@ -58,6 +59,9 @@ from service.upstream.call import Patience
 from service.upstream.issuer import SessionIssuer  # noqa: TC001  (the composition root names what it composes)
 from service.upstream.openai import OpenAISessions
 
+if TYPE_CHECKING:
+    from service.observe.spans import Spans
+
 log = structlog.get_logger()
 
 FINISH = 5.0
@@ -83,6 +87,11 @@ class Control:
         self.audit_sink.reopen()
         self.reload_asked.set()
 
+    def finish(self) -> None:
+        """Write what the audit file still lacks: a worker ends without what runs at the end of other processes."""
+        if self.audit_sink is not output():  # that one has the log, which goes on
+            self.audit_sink.close()
+
 
 def create_app(
     settings: Settings,
@@ -92,21 +101,23 @@ def create_app(
     transport: httpx2.AsyncBaseTransport | None = None,
     clock: Callable[[], float] = time.time,
     metrics: Metrics | None = None,
+    spans: "Spans | None" = None,
 ) -> Starlette:
     """Return the public app; the operations app is its `state.operations`.
 
     *environ* is what tenant files may name secrets from. *metrics* are given where several processes share them.
-    *redis*, *transport* (to upstreams and issuers) and *clock* are for tests. Raises `PolicyError` where the tenant
-    files are wrong.
+    *redis*, *transport* (to upstreams and issuers), *clock* and *spans* are for tests. Raises `PolicyError` where the
+    tenant files are wrong.
     """
     metrics = metrics or Metrics(tenants=settings.metrics_tenants)
+    spans = spans or _spans(settings)
     sink = _audit_sink(settings, metrics)
     audit = Audit(sink, clock=clock)
     policies = PolicyStore(settings.config_dir, defaults_of(settings, environ or {}), metrics, audit, clock=clock)
     control = Control(asyncio.Event(), sink)
     redis = redis or _connect(settings)
     transport = transport or make_transport()
-    openai = OpenAISessions(transport, metrics, patience_of(settings), clock=clock)
+    openai = OpenAISessions(transport, metrics, patience_of(settings), clock=clock, spans=spans)
     issuers: dict[str, SessionIssuer] = {
         "openai": openai,
         "authority": AuthoritySessions(Authority(redis, clock=clock), metrics, clock=clock),
@@ -117,7 +128,9 @@ def create_app(
     canceller = Canceller(queue, issuers, policies.account_at, metrics, audit, census, clock=clock)
     lease = ceil(settings.upstream_deadline) + LEASE_MARGIN
     limits = SharedLimits(redis, guard, metrics)
-    mint = Mint(store, limits, queue, issuers, canceller, census, metrics, lease_seconds=lease, clock=clock)
+    mint = Mint(
+        store, limits, queue, issuers, canceller, census, metrics, lease_seconds=lease, clock=clock, spans=spans
+    )
 
     revoke = Revoke(
         TenantStore(redis, guard),
@@ -159,6 +172,8 @@ def create_app(
             await keys.aclose()
             await transport.aclose()
             await redis.aclose()
+            if spans is not None:
+                await asyncio.to_thread(spans.close)
 
     logout = Logout(store, queue, canceller, wait=settings.logout_wait)
     visitors = VisitorCookies(settings.visitor_key_list, clock=clock)
@@ -184,7 +199,9 @@ def create_app(
         policies=policies, keys=keys, store=store, metrics=metrics, draining=lambda: control.draining
     )
     admin = AdminApi(settings.admin_key, lambda: policies.current, store, revoke, settings.revoke_rate, audit, clock)
-    app = _starlette([*public.routes(), *backchannel.routes(), *servers.routes()], metrics, logging.INFO, lifespan)
+    app = _starlette(
+        [*public.routes(), *backchannel.routes(), *servers.routes()], metrics, logging.INFO, lifespan, spans
+    )
     app.state.control = control
     app.state.policies = policies
     app.state.operations = _starlette([*operations.routes(), *admin.routes()], metrics, logging.DEBUG, None)
@@ -203,6 +220,17 @@ def _audit_sink(settings: Settings, metrics: Metrics) -> Sink:
     sink.on_trouble = lambda error: log.error("audit_file_trouble", error=error)
     sink.on_drop = metrics.log_drops.labels("audit").inc
     return sink
+
+
+def _spans(settings: Settings) -> "Spans | None":
+    if not settings.traces:
+        return None
+    try:
+        from service.observe.spans import make_spans  # noqa: PLC0415  (an optional extra)
+    except ImportError:
+        told = "CHATKIT_MINT_TRACES: needs OpenTelemetry, which is not installed: pip install 'chatkit-mint[otel]'"
+        raise RuntimeError(told) from None
+    return make_spans()
 
 
 def defaults_of(settings: Settings, environ: Mapping[str, str]) -> Defaults:
@@ -237,7 +265,11 @@ def _connect(settings: Settings) -> Redis:
 
 
 def _starlette(
-    routes: Sequence[Route], metrics: Metrics, level: int, lifespan: Lifespan[Starlette] | None
+    routes: Sequence[Route],
+    metrics: Metrics,
+    level: int,
+    lifespan: Lifespan[Starlette] | None,
+    spans: "Spans | None" = None,
 ) -> Starlette:
     names = {route.endpoint: route.path for route in routes}
     for route in routes:
@@ -245,5 +277,5 @@ def _starlette(
     app = Starlette(routes=routes, lifespan=lifespan)
     app.router.redirect_slashes = False
     # The one layer, in place of Starlette's two for errors: it answers every one of them, and each layer costs a mint.
-    app.middleware_stack = CanonicalLine(app.router, metrics, names, level)
+    app.middleware_stack = CanonicalLine(app.router, metrics, names, level, spans)
     return app

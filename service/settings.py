@@ -67,6 +67,8 @@ class Settings(BaseModel):
     """Where the audit stream goes, a JSON line an event; without it to standard output, marked `"stream": "audit"`."""
     metrics_tenants: Annotated[int, Field(ge=0, le=100_000)] = 1000
     """Tenants with a name of their own in the metrics; the others share one."""
+    traces: bool = False
+    """Whether OpenTelemetry spans are made; the standard `OTEL_…` variables say where they go."""
     upstream_timeout: Seconds = 10.0
     """Longest that one call upstream may take as a whole, in seconds."""
     upstream_connect_timeout: Seconds = 3.0

@@ -64,18 +64,21 @@ async def serve_app(
 ) -> None:
     """Serve the public app and its operations app until told to stop."""
     proxies = tuple(settings.trusted_proxy_list)
-    await serve(
-        [
-            Listener(public_app, sockets.public, lifespan=True, trusted_proxies=proxies),
-            Listener(public_app.state.operations, sockets.operations, lifespan=False),
-        ],
-        grace=settings.shutdown_grace,
-        delay=settings.shutdown_delay,
-        ready=ready,
-        draining=public_app.state.control.drain,
-        reload=public_app.state.control.reload,
-        parent=parent,
-    )
+    try:
+        await serve(
+            [
+                Listener(public_app, sockets.public, lifespan=True, trusted_proxies=proxies),
+                Listener(public_app.state.operations, sockets.operations, lifespan=False),
+            ],
+            grace=settings.shutdown_grace,
+            delay=settings.shutdown_delay,
+            ready=ready,
+            draining=public_app.state.control.drain,
+            reload=public_app.state.control.reload,
+            parent=parent,
+        )
+    finally:
+        public_app.state.control.finish()
 
 
 def serve_with_workers(settings: Settings) -> None:

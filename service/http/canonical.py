@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from random import getrandbits
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from starlette.requests import ClientDisconnect, Request
@@ -16,6 +16,9 @@ from service.http.problems import REFUSAL_KEY, answer_error
 from service.observe.logs import gather_facts, note, where
 from service.observe.metrics import Metrics
 from service.observe.trace_context import SAMPLED, TraceContext, begin_trace
+
+if TYPE_CHECKING:
+    from service.observe.spans import Spans
 
 log = structlog.get_logger()
 
@@ -31,8 +34,14 @@ class CanonicalLine:
     """
 
     def __init__(
-        self, app: ASGIApp, metrics: Metrics, routes: Mapping[Callable[..., Any], str], level: int = logging.INFO
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        routes: Mapping[Callable[..., Any], str],
+        level: int = logging.INFO,
+        spans: "Spans | None" = None,
     ) -> None:
+        self.spans = spans
         self.app = app
         self.metrics = metrics
         self.routes = routes
@@ -56,7 +65,9 @@ class CanonicalLine:
 
         self.metrics.in_flight.inc()
         facts = gather_facts()
-        trace = begin_trace(scope["headers"])
+        trace, span = begin_trace(scope["headers"]), None
+        if self.spans is not None:
+            span, trace = self.spans.serve(trace)
         facts["request_id"], facts["trace_id"] = request_id, trace.trace_id
         try:
             await self.app(scope, receive, send_with_id)
@@ -75,6 +86,9 @@ class CanonicalLine:
             took = time.perf_counter() - started
             route = self.routes.get(scope.get("endpoint"), "none")  # type: ignore[arg-type]
             self._count(scope, route, status, took, trace)
+            if self.spans is not None and span is not None:
+                refusal = scope.get(REFUSAL_KEY)
+                self.spans.served(span, _method(scope), route, status, tenant=facts.get("tenant"), refusal=refusal)
             log.log(
                 logging.WARNING if status >= SERVER_ERROR else self.level,
                 "request",

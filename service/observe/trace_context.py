@@ -52,8 +52,19 @@ def begin_trace(headers: Iterable[tuple[bytes, bytes]]) -> TraceContext:
             states.append(value)
     context = _read(parents[0], states) if len(parents) == 1 else None
     context = context or TraceContext(f"{getrandbits(128) or 1:032x}")
-    _current.set(context)
+    take_over(context)
     return context
+
+
+def take_over(context: TraceContext) -> None:
+    """Let this task belong to the trace from now on."""
+    _current.set(context)
+
+
+def current_state() -> str:
+    """Return what vendors add to the trace of this task."""
+    context = _current.get()
+    return context.state if context else ""
 
 
 def trace_headers() -> dict[str, str]:

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from service.contract import Path, dotted
 from service.errors import Overloaded, RateLimited, Refusal, TooManyLiveSessions, UpstreamInvalid, UpstreamUnavailable
@@ -22,6 +22,9 @@ from service.store.limits import SharedLimits
 from service.store.queue import LISTED_FOR, CancelQueue
 from service.store.sessions import Admission, Crowded, SessionStore, rate_headers
 from service.upstream.issuer import SessionIssuer
+
+if TYPE_CHECKING:
+    from service.observe.spans import Spans
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,9 @@ class Mint:
         *,
         lease_seconds: int,
         clock: Callable[[], float] = time.time,
+        spans: "Spans | None" = None,
     ) -> None:
+        self._spans = spans
         self._store = store
         self._limits = limits
         self._queue = queue
@@ -90,8 +95,8 @@ class Mint:
             raise Overloaded(f"{grant.account.max_concurrent} mints of {tenant} are under way")
         self._under_way[tenant] += 1
         try:
-            admission = await self._admit_user(principal, grant)
-            await self._admit_tenant(grant, admission)
+            admitting = self._admit(principal, grant)
+            admission = await (admitting if self._spans is None else self._spans.during("admit", admitting))
         except BaseException:  # also a caller that leaves
             self._leave(tenant)
             raise
@@ -118,6 +123,11 @@ class Mint:
             limit = "mint" if isinstance(refusal, RateLimited) else "live"
             self._metrics.limit_hits.labels(self._metrics.tenant(grant.tenant), limit).inc()
             raise
+
+    async def _admit(self, principal: Principal, grant: Grant) -> Admission:
+        admission = await self._admit_user(principal, grant)
+        await self._admit_tenant(grant, admission)
+        return admission
 
     async def _admit_tenant(self, grant: Grant, admission: Admission) -> None:
         """Count against the whole tenant's limits: after the user's own, so that nobody past those uses these up."""
@@ -169,7 +179,8 @@ class Mint:
         new = live(minted.session.id, minted.session.expires_at)
         try:
             self._check_drift(grant, minted)
-            await self._record(grant, admission, new)
+            recording = self._record(grant, admission, new)
+            await (recording if self._spans is None else self._spans.during("record", recording))
             if recorded:
                 recorded(minted.session)
         except Exception:

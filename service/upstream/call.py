@@ -7,9 +7,10 @@ want between us and an API key.
 import asyncio
 import hashlib
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 import httpx2
@@ -23,6 +24,9 @@ from service.observe.trace_context import trace_headers
 from service.transport import MAX_CONNECTIONS, TRANSPORT_ERRORS, AnswerTooLarge, read_bounded
 from service.upstream.breaker import Name
 from service.upstream.retry import Answer, Failure, Operation, Result
+
+if TYPE_CHECKING:
+    from service.observe.spans import Spans
 
 MAX_ANSWER: Final = 12 * 1024 * 1024
 """Bytes: a session that echoes one state variable of the largest allowed size."""
@@ -84,7 +88,9 @@ class Calls:
         patience: Patience,
         *,
         creates: int = MAX_CREATES,
+        spans: "Spans | None" = None,
     ) -> None:
+        self._spans = spans
         self._transport = transport
         self._metrics = metrics
         self._patience = patience
@@ -126,8 +132,10 @@ class Calls:
         started, outcome = time.perf_counter(), "error"
         within = min(within, self._patience.call)
         timeouts = self._usual if within == self._patience.call else self._timeouts(within)
+        span = None if self._spans is None else self._spans.call(operation)
         try:
-            request = _request(url, address.headers, content, timeouts)
+            trace = trace_headers() if self._spans is None or span is None else self._spans.headers(span)
+            request = _request(url, address.headers, content, timeouts, trace)
             async with asyncio.timeout(within):
                 response = await self._transport.handle_async_request(request)
                 try:
@@ -147,6 +155,8 @@ class Calls:
         else:
             outcome = str(response.status_code)
         finally:
+            if self._spans is not None and span is not None:
+                self._spans.called(span, outcome)
             self.tell(operation, outcome, started)
         note(upstream_request_id=response.headers.get("x-request-id"))
         return Answer(response.status_code, response.headers, _json(raw))
@@ -158,7 +168,11 @@ class Calls:
 
 
 def _request(
-    url: httpx2.URL | str, headers: httpx2.Headers, content: bytes, extensions: dict[str, Any]
+    url: httpx2.URL | str,
+    headers: httpx2.Headers,
+    content: bytes,
+    extensions: dict[str, Any],
+    trace: Mapping[str, str],
 ) -> httpx2.Request:
     """Return a request whose headers are as they are: to have them completed for each would cost as much again.
 
@@ -166,7 +180,7 @@ def _request(
     """
     request = httpx2.Request("POST", url, headers=headers, stream=httpx2.ByteStream(content), extensions=extensions)
     request.headers.encoding = "latin-1"  # else found out anew for each
-    for name, value in trace_headers().items():
+    for name, value in trace.items():
         request.headers[name] = value
     request.read()
     return request

@@ -4,7 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 import httpx2
@@ -22,6 +22,9 @@ from service.upstream.breaker import Breakers, Name
 from service.upstream.call import MAX_CREATES, Address, Calls, Patience, address_of
 from service.upstream.retry import Answer, Failure, Operation, Result
 from service.upstream.wire import read_cancelled, read_minted
+
+if TYPE_CHECKING:
+    from service.observe.spans import Spans
 
 MOST_PREFERRED: Final = 4096
 """Accounts whose first key was refused and of which another is tried first; those past it begin with the first."""
@@ -44,8 +47,9 @@ class OpenAISessions:
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         creates: int = MAX_CREATES,
+        spans: "Spans | None" = None,
     ) -> None:
-        self._calls = Calls(transport, metrics, patience, creates=creates)
+        self._calls = Calls(transport, metrics, patience, creates=creates, spans=spans)
         self._breakers = Breakers(monotonic)
         self._metrics = metrics
         self._patience = patience

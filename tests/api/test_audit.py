@@ -292,8 +292,10 @@ def test_a_visitor_is_told_of_with_an_address_unless_the_tenant_is_pseudonymous(
         line = stack.told(answer, "mint")
         assert (line["visitor"], line["tenant"], line.get("client")) == (True, tenant, address)
         assert stack.service.line(answer).get("client") == address
-        cookie = answer.headers["set-cookie"].partition(";")[0].partition("=")[2]
-        assert cookie not in stack.file.read_text()
+        cookie = answer.headers["set-cookie"].partition(";")[0]
+        left = httpx2.post(f"{stack.service.url}/v1/logout", headers={**headers, "cookie": cookie}, trust_env=False)
+        assert stack.told(left, "logout") | {"visitor": True, "subject": line["subject"]} == stack.told(left, "logout")
+        assert cookie.partition("=")[2] not in stack.file.read_text()
 
 
 def test_the_stream_holds_no_secret(stack: Stack) -> None:

@@ -247,7 +247,7 @@ def test_settings_do_not_change() -> None:
     assert PREFIX == "CHATKIT_MINT_"
 
 
-def test_a_setting_whose_own_name_ends_in_file_is_no_file_to_read(tmp_path: Path) -> None:
+def test_a_setting_whose_own_name_ends_in_file_is_no_file_to_read(tmp_path: Path, mistakes: Mistakes) -> None:
     assert load_settings({"CHATKIT_MINT_AUDIT_FILE": str(tmp_path / "audit")}).audit_file == tmp_path / "audit"
     (tmp_path / "named").write_text("elsewhere\n")
     assert load_settings({"CHATKIT_MINT_AUDIT_FILE_FILE": str(tmp_path / "named")}).audit_file == Path("elsewhere")
