@@ -126,10 +126,18 @@ def create_app(
     guard = RedisGuard(metrics, deadline=settings.redis_timeout)
     store, queue = SessionStore(redis, guard), CancelQueue(redis, guard)
     canceller = Canceller(queue, issuers, policies.account_at, metrics, audit, census, clock=clock)
-    lease = ceil(settings.upstream_deadline) + LEASE_MARGIN
     limits = SharedLimits(redis, guard, metrics)
     mint = Mint(
-        store, limits, queue, issuers, canceller, census, metrics, lease_seconds=lease, clock=clock, spans=spans
+        store,
+        limits,
+        queue,
+        issuers,
+        canceller,
+        census,
+        metrics,
+        lease_seconds=ceil(settings.upstream_deadline) + LEASE_MARGIN,
+        clock=clock,
+        spans=spans,
     )
 
     revoke = Revoke(

@@ -132,4 +132,4 @@ class Spans:
 def _remote(trace: TraceContext) -> SpanContext:
     state = TraceState.from_header([trace.state]) if trace.state else None
     caller = int(trace.caller or "0", 16)
-    return SpanContext(int(trace.trace_id, 16), caller, True, TraceFlags(trace.flags), state)  # noqa: FBT003
+    return SpanContext(int(trace.trace_id, 16), caller, True, TraceFlags(trace.flags), state)

@@ -293,7 +293,11 @@ def test_a_visitor_is_told_of_with_an_address_unless_the_tenant_is_pseudonymous(
         assert (line["visitor"], line["tenant"], line.get("client")) == (True, tenant, address)
         assert stack.service.line(answer).get("client") == address
         cookie = answer.headers["set-cookie"].partition(";")[0]
-        left = httpx2.post(f"{stack.service.url}/v1/logout", headers={**headers, "cookie": cookie}, trust_env=False)
+        returning = {**headers, "cookie": cookie}
+        url = f"{stack.service.url}/v1/chatkit/sessions"
+        denied = httpx2.post(url, headers=returning, json={"user": "mallory"}, trust_env=False)
+        assert stack.told(denied, "denial")["subject"] == line["subject"]
+        left = httpx2.post(f"{stack.service.url}/v1/logout", headers=returning, trust_env=False)
         assert stack.told(left, "logout") | {"visitor": True, "subject": line["subject"]} == stack.told(left, "logout")
         assert cookie.partition("=")[2] not in stack.file.read_text()
 
