@@ -58,8 +58,6 @@ class PolicyStore:
         self._remember(self.current)
         metrics.know(self.current.tenants)
         self._loaded("ok")
-        version, tenants = self.current.version, len(self.current.tenants)
-        audit.tell("reload", tenant=None, outcome="started", policy=version, tenants=tenants)
 
     def account_at(self, tenant: str, place: str) -> Account | None:
         """Return a tenant's account where a session was issued, also if the tenant has moved since."""
@@ -121,7 +119,9 @@ class PolicyStore:
 
     async def watch(self, keys: KeyCache, asked: asyncio.Event) -> None:
         """Reload for ever: when a file changes, of policy or with a secret, and at once when *asked* is set."""
-        wait = LOOK
+        wait, policies = LOOK, self.current
+        told = {"policy": policies.version, "tenants": len(policies.tenants)}
+        self._audit.tell("reload", tenant=None, outcome="started", **told)
         while True:
             try:
                 async with asyncio.timeout(wait):

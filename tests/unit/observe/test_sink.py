@@ -1,5 +1,6 @@
 """Lines wait for nobody: pipes that nobody reads, disks that are full, files that are moved away."""
 
+import errno
 import gc
 import json
 import os
@@ -230,7 +231,7 @@ def test_a_torn_line_is_ended_before_the_next(tmp_path: Path, monkeypatch: pytes
             return really(descriptor, text)
         if not room[0]:
             room.pop(0)
-            raise OSError(28, "full")
+            raise OSError(errno.ENOSPC, "full")
         taken = really(descriptor, text[: room[0]])
         room[0] -= taken
         return taken
@@ -385,3 +386,40 @@ def test_text_goes_out_as_it_is_and_what_is_no_utf_8_is_replaced(pipe: Pipe) -> 
     text = TextSink(pipe.sink)
     assert text.write("grün \ud800\n") == 7
     assert pipe.read_until(b"\n") == ["grün ?".encode()]
+
+
+def test_a_file_begun_anew_does_not_begin_with_the_end_of_a_torn_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, moved = tmp_path / "audit", tmp_path / "audit.1"
+    sink = Sink(path)
+    really, room = os.write, [10]
+
+    def write(descriptor: int, text: bytes) -> int:
+        if not room:
+            raise OSError(errno.ENOSPC, "full")
+        return really(descriptor, text[: room.pop()])
+
+    monkeypatch.setattr(os, "write", write)
+    sink.write(numbered(1))
+    until(lambda: sink._size == 0)
+    monkeypatch.undo()
+    path.rename(moved)
+    sink.reopen()
+    sink.write(numbered(2))
+    sink.close()
+    assert path.read_bytes().startswith(numbered(2))
+    assert moved.read_bytes() == numbered(1)[:10]
+
+
+def test_a_process_that_forks_writes_at_once_and_tells_of_its_losses(pipe: Pipe) -> None:
+    pipe.sink.at_once = True
+    for number in range(2000):
+        pipe.sink.write(numbered(number))
+    assert pipe.lost.lines > 1000
+    pipe.read()
+    pipe.sink.write(numbered(0))
+    lines = pipe.read_until(b"log_lines_dropped")
+    assert dropped(lines) == pipe.lost.lines
+    assert len(lines) == 2000 - pipe.lost.lines + 2
+    assert not pipe.sink._started
