@@ -21,6 +21,7 @@ from service.gauges import Gauges
 from service.http.admin import AdminApi
 from service.http.backchannel import BackChannelApi
 from service.http.canonical import CanonicalLine, plain
+from service.http.cors import Cors
 from service.http.credentials import Credentials
 from service.http.operations import OperationsApi
 from service.http.public import PublicApi
@@ -208,7 +209,12 @@ def create_app(
     )
     admin = AdminApi(settings.admin_key, lambda: policies.current, store, revoke, settings.revoke_rate, audit, clock)
     app = _starlette(
-        [*public.routes(), *backchannel.routes(), *servers.routes()], metrics, logging.INFO, lifespan, spans
+        [*public.routes(), *backchannel.routes(), *servers.routes()],
+        metrics,
+        logging.INFO,
+        lifespan,
+        spans,
+        Cors(lambda: policies.current),
     )
     app.state.control = control
     app.state.policies = policies
@@ -278,6 +284,7 @@ def _starlette(
     level: int,
     lifespan: Lifespan[Starlette] | None,
     spans: "Spans | None" = None,
+    cors: Cors | None = None,
 ) -> Starlette:
     names = {route.endpoint: route.path for route in routes}
     for route in routes:
@@ -285,5 +292,7 @@ def _starlette(
     app = Starlette(routes=routes, lifespan=lifespan)
     app.router.redirect_slashes = False
     # The one layer, in place of Starlette's two for errors: it answers every one of them, and each layer costs a mint.
-    app.middleware_stack = CanonicalLine(app.router, metrics, names, level, spans)
+    app.middleware_stack = CanonicalLine(
+        cors.around(app.router) if cors else app.router, metrics, names, level, spans, cors
+    )
     return app

@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.http.cors import Cors
 from service.http.problems import REFUSAL_KEY, answer_error
 from service.observe.logs import gather_facts, note, where
 from service.observe.metrics import Metrics
@@ -40,8 +41,10 @@ class CanonicalLine:
         routes: Mapping[Callable[..., Any], str],
         level: int = logging.INFO,
         spans: "Spans | None" = None,
+        cors: Cors | None = None,
     ) -> None:
         self.spans = spans
+        self.cors = cors
         self.app = app
         self.metrics = metrics
         self.routes = routes
@@ -61,13 +64,13 @@ class CanonicalLine:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+                if self.cors is not None:
+                    message["headers"] += self.cors.headers(scope, facts.get("tenant"))
             await send(message)
 
         self.metrics.in_flight.inc()
         facts = gather_facts()
-        trace, span = begin_trace(scope["headers"]), None
-        if self.spans is not None:
-            span, trace = self.spans.serve(trace)
+        trace, span = self._begin(scope)
         facts["request_id"], facts["trace_id"] = request_id, trace.trace_id
         try:
             await self.app(scope, receive, send_with_id)
@@ -86,19 +89,33 @@ class CanonicalLine:
             took = time.perf_counter() - started
             route = self.routes.get(scope.get("endpoint"), "none")  # type: ignore[arg-type]
             self._count(scope, route, status, took, trace)
-            if self.spans is not None and span is not None:
-                refusal = scope.get(REFUSAL_KEY)
-                self.spans.served(span, _method(scope), route, status, tenant=facts.get("tenant"), refusal=refusal)
-            log.log(
-                logging.WARNING if status >= SERVER_ERROR else self.level,
-                "request",
-                route=route,
-                method=_method(scope),
-                status=status,
-                outcome=scope.get(REFUSAL_KEY, "ok"),
-                duration_ms=round(took * 1000, 2),
-                **{name: fact for name, fact in facts.items() if fact is not None},
-            )
+            if span is not None:
+                self._end(span, scope, route, status, facts)
+            self._tell(scope, route, status, took, facts)
+
+    def _begin(self, scope: Scope) -> tuple[TraceContext, Any]:
+        trace = begin_trace(scope["headers"])
+        if self.spans is None:
+            return trace, None
+        span, trace = self.spans.serve(trace)
+        return trace, span
+
+    def _end(self, span: Any, scope: Scope, route: str, status: int, facts: Mapping[str, Any]) -> None:
+        assert self.spans is not None  # noqa: S101  (which made the span)
+        refusal, tenant = scope.get(REFUSAL_KEY), facts.get("tenant")
+        self.spans.served(span, _method(scope), route, status, tenant=tenant, refusal=refusal)
+
+    def _tell(self, scope: Scope, route: str, status: int, took: float, facts: Mapping[str, Any]) -> None:
+        log.log(
+            logging.WARNING if status >= SERVER_ERROR else self.level,
+            "request",
+            route=route,
+            method=_method(scope),
+            status=status,
+            outcome=scope.get(REFUSAL_KEY, "ok"),
+            duration_ms=round(took * 1000, 2),
+            **{name: fact for name, fact in facts.items() if fact is not None},
+        )
 
     def _count(self, scope: Scope, route: str, status: int, took: float, trace: TraceContext) -> None:
         self.metrics.counter(self.metrics.requests, route, _method(scope), str(status)).inc()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from pydantic import TypeAdapter, with_config
@@ -14,15 +15,16 @@ from service.contract import STRICT, WISH, SessionWish
 from service.errors import LoginRevoked
 from service.http.answers import json_answer, read_body
 from service.http.credentials import Caller, Credentials
+from service.http.starters import START, STARTERS, StartWish, wishes_of
 from service.identity.visitors import forget_cookie
 from service.observe.audit import Audit, named
 from service.observe.logs import note
 from service.policy.decide import decide
 from service.policy.tenant import Policies, Tenant
 from service.principal import Principal
-from service.session import Session
+from service.session import Grant, Session
 from service.sessions.logout import Logout
-from service.sessions.mint import Mint
+from service.sessions.mint import Mint, MintResult
 from service.store.limits import SharedLimits
 from service.store.records import UserKeys
 from service.store.sessions import SessionStore
@@ -57,6 +59,8 @@ class PublicApi:
             Route("/v1/chatkit/sessions", self.sessions, methods=["GET", "POST"]),
             Route("/v1/chatkit/sessions/{session_id}/cancel", self.cancel_session, methods=["POST"]),
             Route("/v1/logout", self.log_out, methods=["POST"]),
+            # Each has an endpoint of its own, by which the metrics tell them apart.
+            *(Route(path, partial(self.start), methods=["POST"]) for path in STARTERS),
         ]
 
     async def sessions(self, request: Request) -> Response:
@@ -71,6 +75,21 @@ class PublicApi:
             keys = UserKeys.of(caller.principal.tenant, caller.principal.subject)
             live = await self.store.live(keys, now=self.clock())
         return json_answer({"object": "list", "data": [session.public() for session in live], "has_more": False})
+
+    async def start(self, request: Request) -> Response:
+        """Mint a session as the official starters' servers do, for a page that was written for one of them."""
+        policies = self.policies()
+        with self.audit.denials("mint", request.client, policy=policies.version) as known:
+            caller = await self.credentials.caller(request, policies, welcome=True)
+            known.update(self._who(caller.principal, policies))
+            wishes = wishes_of(await read_body(request, START, empty=StartWish()))
+            result, grant = await self._issue(request, caller, policies, wishes)
+        body = {
+            "client_secret": result.minted.client_secret,
+            "expires_at": result.minted.session.expires_at,
+            "expires_after": grant.body["expires_after"],
+        }
+        return _with_cookies(json_answer(body, headers=dict(result.headers)), caller.set_cookies)
 
     async def cancel_session(self, request: Request) -> Response:
         """Cancel one of the caller's own sessions."""
@@ -108,8 +127,18 @@ class PublicApi:
         return _with_cookies(answer, [forget_cookie(principal.tenant)] if principal.visitor else caller.set_cookies)
 
     async def _mint(self, request: Request, caller: Caller, policies: Policies) -> Response:
-        principal, tenant = caller.principal, policies.tenants[caller.principal.tenant]
         wishes = await read_body(request, WISH, empty=SessionWish())
+        result, grant = await self._issue(request, caller, policies, wishes)
+        body: dict[str, Any] = {
+            **result.minted.session.public(state_variables=grant.expose_state_variables),
+            "client_secret": result.minted.client_secret,
+        }
+        return _with_cookies(json_answer(body, headers=dict(result.headers)), caller.set_cookies)
+
+    async def _issue(
+        self, request: Request, caller: Caller, policies: Policies, wishes: SessionWish
+    ) -> tuple[MintResult, Grant]:
+        principal, tenant = caller.principal, policies.tenants[caller.principal.tenant]
         note(policy=policies.version)
         grant = decide(tenant.policy_for(principal), principal, wishes, now=self.clock())
         if principal.visitor:
@@ -127,16 +156,11 @@ class PublicApi:
             )
 
         try:
-            result = await self.mint(principal, grant, recorded)
+            return await self.mint(principal, grant, recorded), grant
         except LoginRevoked as refusal:
             # A visitor has no login to renew: without the cookie, the next request is somebody new.
             forget = {"set-cookie": forget_cookie(tenant.name)} if principal.visitor else {}
             raise LoginRevoked(refusal.reason, headers=forget) from refusal
-        body: dict[str, Any] = {
-            **result.minted.session.public(state_variables=grant.expose_state_variables),
-            "client_secret": result.minted.client_secret,
-        }
-        return _with_cookies(json_answer(body, headers=dict(result.headers)), caller.set_cookies)
 
     @staticmethod
     def _who(principal: Principal, policies: Policies) -> dict[str, Any]:

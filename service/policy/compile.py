@@ -22,7 +22,7 @@ from service.policy.model import (
 )
 from service.policy.outside import Defaults, Outside
 from service.policy.source import Mistake, Route
-from service.policy.tenant import Body, Bound, Rollout, Rule, Tenant, Variant, VisitorPolicy
+from service.policy.tenant import Body, Bound, Pages, Rollout, Rule, Tenant, Variant, VisitorPolicy
 from service.principal import ServiceKey, TokenCookie, Visitors
 from service.session import Limits, Window
 
@@ -69,6 +69,7 @@ class Compiling:
             limits=_limits(file.quota),
             expose_state_variables=file.expose_state_variables,
             on_drift=file.on_drift,
+            pages=_pages(file),
             cookie=TokenCookie(file.tenant, file.cookie.name, frozenset(file.cookie.origins)) if file.cookie else None,
             service_keys=tuple(
                 ServiceKey(file.tenant, key.name, bytes.fromhex(key.sha256), frozenset(key.may))
@@ -206,6 +207,14 @@ class Compiling:
 def _window(rate: str) -> Window:
     count, _, unit = rate.partition("/")
     return Window(int(count), SECONDS_IN[unit])
+
+
+def _pages(file: TenantFile) -> Pages:
+    """Return whose scripts may call: who may use a cookie may call."""
+    with_cookies = frozenset(file.cookie.origins if file.cookie else ()) | frozenset(
+        file.visitors.origins if file.visitors else ()
+    )
+    return Pages(with_cookies | frozenset(file.cors.origins if file.cors else ()), with_cookies)
 
 
 def _limits(quota: QuotaEntry) -> Limits:

@@ -17,7 +17,7 @@ from service.policy.compile import Compiling
 from service.policy.model import TenantFile
 from service.policy.outside import Defaults, FileState
 from service.policy.source import Mistake, Place, Route, Source, SourceError, read_source
-from service.policy.tenant import Policies, Tenant
+from service.policy.tenant import Pages, Policies, Tenant
 from service.principal import Trust
 
 
@@ -101,9 +101,13 @@ def load_policies(directory: Path, defaults: Defaults) -> Policies:
         mistakes.append(Mistake(str(directory / "tenants"), 1, 1, "no tenant is enabled"))
     if mistakes:
         raise PolicyError(sorted(set(mistakes)), files)
+    pages = Pages(
+        frozenset(origin for tenant in tenants.values() for origin in tenant.pages.origins),
+        frozenset(origin for tenant in tenants.values() for origin in tenant.pages.with_cookies),
+    )
     with_cookies = tuple(tenant for tenant in tenants.values() if tenant.cookie or tenant.visitors)
     version = _version([*templates.items(), *sources.items()])
-    return Policies(tenants, _by_issuer(tenants), with_cookies, version, files)
+    return Policies(tenants, _by_issuer(tenants), pages, with_cookies, version, files)
 
 
 def _read_all(folder: Path, mistakes: list[Mistake]) -> dict[str, Source]:

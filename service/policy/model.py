@@ -260,6 +260,12 @@ class CookieEntry(Shape):
     origins: Origins
 
 
+class CorsEntry(Shape):
+    """Pages of these origins may call with a token; those that `cookie` and `visitors` name may anyway."""
+
+    origins: Origins
+
+
 class VisitorQuota(QuotaEntry):
     """As for users; besides, per client address: a visitor who drops the cookie is a new visitor."""
 
@@ -299,6 +305,7 @@ class TenantFile(Shape):
     rollout: list[RolloutEntry] = []
     client_may: dict[str, BoundEntry] = {}
     quota: QuotaEntry = QuotaEntry()
+    cors: CorsEntry | None = None
     cookie: CookieEntry | None = None
     visitors: VisitorsEntry | None = None
     service_keys: list[ServiceKeyEntry] = []

@@ -89,6 +89,14 @@ class Bound:
 
 
 @dataclass(frozen=True, slots=True)
+class Pages:
+    """The origins whose pages may call; those among `with_cookies` may send cookies along."""
+
+    origins: frozenset[str] = frozenset()
+    with_cookies: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class Tenant:
     """One tenant's policy, ready to decide."""
 
@@ -104,6 +112,7 @@ class Tenant:
     limits: Limits
     expose_state_variables: bool
     on_drift: Literal["report", "cancel"]
+    pages: Pages = Pages()
     cookie: TokenCookie | None = None
     visitors: "VisitorPolicy | None" = None
     service_keys: tuple[ServiceKey, ...] = ()
@@ -135,6 +144,8 @@ class Policies:
     tenants: Mapping[str, Tenant]
     trusts: Mapping[str, tuple[Trust, ...]]
     """By issuer."""
+    pages: Pages = Pages()
+    """Of all tenants together."""
     with_cookies: tuple[Tenant, ...] = ()
     """Those to whom a caller may come with a cookie: a user's token, or a visitor's."""
     version: str = ""

@@ -1,0 +1,86 @@
+"""CORS (the Fetch standard): which pages' scripts may call, by the exact origins that tenants list.
+
+A preflight carries no credential, so it is answered for the origins of all tenants together; the answer to the call
+itself only for those of the tenant that it turned out to be. Errors carry the headers too: a page must be able to read
+why it was refused. An origin that nobody listed gets none of them.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.observe.logs import note
+from service.policy.tenant import Pages, Policies
+
+METHODS: Final = b"GET, POST"
+REQUEST_HEADERS: Final = b"authorization, content-type, chatkit-tenant, traceparent, tracestate"
+EXPOSED: Final = b"Retry-After, RateLimit, RateLimit-Policy, WWW-Authenticate, X-Request-Id"
+MAX_AGE: Final = b"600"
+"""Seconds that a browser remembers a preflight; Chromium takes no more than two hours."""
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class Cors:
+    """What pages may. *policies* gives those in force."""
+
+    def __init__(self, policies: Callable[[], Policies]) -> None:
+        self._policies = policies
+
+    def around(self, app: ASGIApp) -> ASGIApp:
+        """Return the app with preflights answered before it."""
+
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] != "http" or scope["method"] != "OPTIONS" or not _is_preflight(scope):
+                await app(scope, receive, send)
+                return
+            origin = _origin(scope)
+            if origin is None or not self._allowed(origin, None):
+                # No header, no call: that is all that a browser goes by. The log says whose page it was.
+                note(origin=(origin or b"").decode("latin-1")[:128], reason="a page of no tenant's origins")
+                await send({"type": "http.response.start", "status": 204, "headers": [*_VARIES]})
+            else:
+                await send({"type": "http.response.start", "status": 204, "headers": [*_PREFLIGHT, *_VARIES]})
+            await send({"type": "http.response.body", "body": b""})
+
+        return answer
+
+    def headers(self, scope: Scope, tenant: str | None) -> Headers:
+        """Return what an answer carries for the page that asked; *tenant* is whose it is, None where nobody knows."""
+        origin = _origin(scope)
+        if origin is None:
+            return []
+        headers = [] if scope["method"] == "OPTIONS" else [(b"vary", b"Origin")]
+        if pages := self._allowed(origin, tenant):
+            headers += [(b"access-control-allow-origin", origin), (b"access-control-expose-headers", EXPOSED)]
+            if origin.decode("latin-1") in pages.with_cookies:
+                headers.append((b"access-control-allow-credentials", b"true"))
+        return headers
+
+    def _allowed(self, origin: bytes, tenant: str | None) -> Pages | None:
+        policies = self._policies()
+        known = policies.tenants.get(tenant) if tenant is not None else None
+        pages = known.pages if known else policies.pages
+        return pages if origin.decode("latin-1") in pages.origins else None
+
+
+def _origin(scope: Scope) -> bytes | None:
+    for name, value in scope["headers"]:
+        if name == b"origin":
+            return bytes(value)
+    return None
+
+
+def _is_preflight(scope: Scope) -> bool:
+    return any(name == b"access-control-request-method" for name, _ in scope["headers"])
+
+
+_VARIES: Final[Headers] = [
+    (b"vary", b"Origin, Access-Control-Request-Method, Access-Control-Request-Headers"),
+]
+_PREFLIGHT: Final[Headers] = [
+    (b"access-control-allow-methods", METHODS),
+    (b"access-control-allow-headers", REQUEST_HEADERS),
+    (b"access-control-max-age", MAX_AGE),
+]
