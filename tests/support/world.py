@@ -1,9 +1,11 @@
 """The use cases on a real Redis and the real authority, with an upstream that fails when a test says so."""
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from redis.asyncio import Redis
@@ -11,8 +13,8 @@ from redis.asyncio import Redis
 from service.contract import CreateSession
 from service.errors import UpstreamUnavailable
 from service.observe.audit import Audit
-from service.observe.logs import output
 from service.observe.metrics import Metrics
+from service.observe.sink import Sink
 from service.principal import Principal
 from service.session import Account, Grant, Limits, Minted, Session
 from service.sessions.cancel import Canceller
@@ -76,6 +78,9 @@ async def names(redis: Redis, keys: UserKeys) -> list[str]:
     return [line.partition("|")[0] for line in (lines or b"").decode().split("\n") if line]
 
 
+NOWHERE = Sink(Path(os.devnull), stream="audit")
+
+
 class World:
     """One replica. Two of them on one Redis are two replicas."""
 
@@ -91,7 +96,7 @@ class World:
         self.queue = CancelQueue(redis, guard)
         issuers = {"authority": self.upstream}
         self.canceller = Canceller(
-            self.queue, issuers, self.account_at, self.metrics, Audit(output(), clock=clock), self.census, clock=clock
+            self.queue, issuers, self.account_at, self.metrics, Audit(NOWHERE, clock=clock), self.census, clock=clock
         )
         self.mint = Mint(
             self.store,
