@@ -18,7 +18,7 @@ from support.house import House
 from support.processes import Process, clean_environ
 from support.tenants import tenant_file, write_config
 
-LATENCIES = {"acme": 0.0, "slow": 1.5, "stuck": 8.0}
+LATENCIES = {"acme": 0.0, "slow": 1.5, "slower": 4.0, "stuck": 8.0}
 """Seconds that the tenant's upstream takes."""
 
 

@@ -117,10 +117,10 @@ async def test_with_200_mints_under_way_all_are_answered(
     house = start(**workers)
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
     async with httpx2.AsyncClient(base_url=house.service.url, timeout=30.0, limits=limits, trust_env=False) as http:
-        callers = [Caller(house.service, around.issuer, "slow", f"user-{number}") for number in range(200)]
+        callers = [Caller(house.service, around.issuer, "slower", f"user-{number}") for number in range(200)]
         minting = [asyncio.create_task(http.post(MINT, headers=caller.headers)) for caller in callers]
         async with asyncio.timeout(10):
-            while around.redis.leases("slow") < 200:  # noqa: ASYNC110  (another process's doing)
+            while around.redis.leases("slower") < 200:  # noqa: ASYNC110  (another process's doing)
                 await asyncio.sleep(0.01)
         end(house)
         answers = await asyncio.gather(*minting)
