@@ -91,7 +91,7 @@ def serve_with_workers(settings: Settings) -> None:
             family = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chatkit-mint-metrics-")))
             vital, redis_url = None, settings.redis_url
             if redis_url is None:
-                url, vital = stack.enter_context(kept_redis(settings.redis_dir, option=REDIS_OPTION))
+                url, vital = stack.enter_context(kept_redis(settings.redis_dir, option=REDIS_OPTION, closing=sockets))
                 redis_url = SecretStr(url)
             metrics = _count_in(family, settings.workers)
             configured = settings.model_copy(update={"redis_url": redis_url})

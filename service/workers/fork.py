@@ -5,6 +5,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -37,12 +38,20 @@ class Child:
         except ConnectionResetError:  # it died with an order unread
             return b""
 
-    def tell(self, order: bytes) -> None:
-        """Send an order. Who is gone can't hear it, and need not."""
+    def tell(self, order: bytes, *, last: bool = False) -> None:
+        """Send an order, without waiting for who hears none; after the *last*, the stream ends.
+
+        Who is gone can't hear it, and need not.
+        """
         try:
-            self.channel.sendall(order)
+            self.channel.send(order, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            log.warning("child_hears_nothing", pid=self.pid)
         except OSError:
             log.debug("child_gone", pid=self.pid)
+        if last:
+            with suppress(OSError):
+                self.channel.shutdown(socket.SHUT_WR)
 
 
 def fork(run: Callable[[socket.socket], int], *, closing: Iterable[socket.socket] = ()) -> Child:

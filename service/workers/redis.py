@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -17,14 +17,15 @@ from service.workers.fork import Child, fork
 
 
 @contextmanager
-def kept_redis(directory: Path, *, option: str) -> Iterator[tuple[str, Child]]:
+def kept_redis(directory: Path, *, option: str, closing: Iterable[socket.socket] = ()) -> Iterator[tuple[str, Child]]:
     """Run a redis-server as `private_redis` does; give its URL, and who looks after it.
 
     It ends when this process and every process that it forks meanwhile are gone, whatever ended them: each of them
-    holds one end of a pipe, and needs Redis until its own end. Raises `NoRedis`.
+    holds one end of a pipe, and needs Redis until its own end. *closing* are sockets that are not its business: one
+    that listens would take connections for as long as it is held. Raises `NoRedis`.
     """
     watched, held = os.pipe()
-    child = fork(partial(_keep, directory, option, watched, held))
+    child = fork(partial(_keep, directory, option, watched, held), closing=closing)
     os.close(watched)
     try:
         with child.channel.makefile("rb") as lines:

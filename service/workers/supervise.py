@@ -185,7 +185,7 @@ class Supervisor:
         for sock in self._listening:
             sock.close()  # once the last worker has stopped accepting, callers must be refused, not left to wait
         for _, worker in self._alive():
-            worker.tell(END)
+            worker.tell(END, last=True)  # which one that is stuck, and so has no room for an order, finds too
 
     def _kill(self) -> None:
         self._failed = True

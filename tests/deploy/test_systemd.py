@@ -76,5 +76,11 @@ def test_systemd_waits_longer_than_the_service_takes_to_end() -> None:
     assert int(seconds) > Settings().shutdown_grace + 2 * FINISH
 
 
+def test_no_end_but_one_by_systemctl_is_for_good() -> None:
+    # on-failure leaves a service down that a signal ended: SIGHUP before it listened, somebody's kill.
+    assert directives("Restart") == ["always"]
+    assert directives("StartLimitIntervalSec") == ["0"]
+
+
 def test_a_reload_is_the_signal_that_the_service_reads_its_files_on() -> None:
     assert directives("ExecReload") == ["/bin/kill -HUP $MAINPID"]

@@ -169,6 +169,18 @@ def test_a_hangup_reloads_every_worker(start: Start) -> None:
     assert len(house.told("policies_unchanged")) == 2
 
 
+def test_a_hangup_while_it_starts_ends_nothing(around: Surroundings, tmp_path: Path) -> None:
+    """systemd takes an end by SIGHUP for one that was asked for, and would not start it again."""
+    service = Service(tmp_path / "log", around.config, around.redis.url(SERVICE_DB))
+    try:
+        ignored = Path(f"/proc/{service.process.popen.pid}/status")
+        eventually(lambda: int(ignored.read_text().partition("SigIgn:")[2].split()[0], 16) & 1 << signal.SIGHUP - 1)
+        service.process.popen.send_signal(signal.SIGHUP)
+        assert service.wait().ops("/livez").status_code == 200
+    finally:
+        service.close()
+
+
 def test_a_worker_that_dies_with_an_order_unread_is_replaced(start: Start) -> None:
     house = start(**TWO)
     worker = house.workers()[1]
@@ -178,6 +190,35 @@ def test_a_worker_that_dies_with_an_order_unread_is_replaced(start: Start) -> No
     house.kill(worker, signal.SIGKILL)
     assert house.service.ops("/livez").status_code == 200
     assert house.service.process.stop() == 0
+
+
+def test_a_worker_that_hears_nothing_holds_up_neither_reloads_nor_the_end(tmp_path: Path) -> None:
+    """The supervisor alone: one worker listens, the other never does."""
+    script = """
+import signal, sys, time
+from service.workers.supervise import Supervisor
+
+def run(place, channel):
+    channel.sendall(b"r")
+    if place:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(60)
+    while b"e" not in channel.recv(4096):
+        pass
+    print("one has ended", flush=True)
+    return 0
+
+supervisor = Supervisor(run, count=2, listening=[], patience=1.0, replaced=lambda *_: None)
+sys.exit(0 if supervisor.run(lambda: print("all are ready", flush=True)) else 1)
+"""
+    command = [sys.executable, "-c", script]
+    process = Process(output=tmp_path / "log", environ=clean_environ(), command=command)
+    process.wait_for("all are ready")
+    for _ in range(2000):
+        process.popen.send_signal(signal.SIGHUP)
+        time.sleep(0.001)
+    assert process.stop() == 1
+    assert "one has ended" in process.text()
 
 
 def test_the_parent_leaves_no_zombie_and_has_no_thread(start: Start) -> None:
@@ -210,6 +251,21 @@ def test_a_private_redis_is_there_until_the_last_worker_has_ended(
     assert house.service.process.popen.wait(timeout=30) == (0 if number == signal.SIGTERM else -number)
     eventually(lambda: not any(alive(pid) for pid in everybody))
     assert not house.told("private_redis_ended")
+
+
+def test_who_looks_after_the_private_redis_keeps_no_port_open(with_own_redis: House, around: Surroundings) -> None:
+    house = with_own_redis
+    where = httpx2.URL(house.service.url)
+    slow = Caller(house.service, around.issuer, "slow", "port")
+    with ThreadPoolExecutor(1) as pool:
+        minting = pool.submit(slow.minted)
+        time.sleep(0.3)
+        os.kill(house.parent, signal.SIGTERM)
+        time.sleep(0.6)
+        assert not minting.done(), "Redis is still needed"
+        with pytest.raises(ConnectionRefusedError):  # else who comes now waits for an answer that nobody gives
+            socket.create_connection((where.host, where.port), timeout=2).close()
+        assert minting.result()["id"]
 
 
 def test_without_its_redis_the_service_ends(with_own_redis: House) -> None:
