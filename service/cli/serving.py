@@ -104,11 +104,7 @@ def serve_with_workers(settings: Settings) -> None:
                 lambda place, channel: _work(configured, sockets, family, place, channel),
                 count=settings.workers,
                 listening=sockets,
-                patience=settings.shutdown_delay
-                + settings.shutdown_grace
-                + settings.upstream_deadline
-                + LINGER
-                + MARGIN,
+                patience=longest_end(settings),
                 replaced=replaced,
                 vital=vital,
             )
@@ -120,6 +116,11 @@ def serve_with_workers(settings: Settings) -> None:
     except KeyboardInterrupt:
         raise typer.Exit(0) from None
     raise typer.Exit(0 if well else 1)
+
+
+def longest_end(settings: Settings) -> float:
+    """Return how long a process may take to end, in seconds: whoever kills it sooner cuts something off."""
+    return settings.shutdown_delay + settings.shutdown_grace + settings.upstream_deadline + LINGER + MARGIN
 
 
 def _count_in(family: Path, workers: int) -> Metrics:

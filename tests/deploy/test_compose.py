@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from service.app import FINISH
+from service.cli.serving import longest_end
 from service.settings import Settings, SettingsError
 from support.checkers import checker, settings_given
 from support.processes import ROOT, clean_environ
@@ -138,7 +138,7 @@ def test_everybody_is_confined_and_watched(written: Compose) -> None:
         assert "healthcheck" in each or name == "chatkit-mint", name
     assert "HEALTHCHECK" in (ROOT / "Dockerfile").read_text()
     grace = int(written["services"]["chatkit-mint"]["stop_grace_period"].removesuffix("s"))
-    assert grace > Settings().shutdown_grace + 2 * FINISH
+    assert grace > longest_end(Settings())
 
 
 def test_prometheus_reads_the_rules_and_scrapes_the_operations_port(written: Compose) -> None:

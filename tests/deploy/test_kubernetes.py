@@ -9,7 +9,7 @@ import pytest
 import yaml
 from kubernetes_validate.utils import latest_version, validate
 
-from service.app import FINISH
+from service.cli.serving import longest_end
 from service.http.operations import PATIENCE
 from service.settings import Settings
 from support.checkers import checker, settings_given
@@ -155,8 +155,7 @@ def test_liveness_asks_nothing_and_readiness_waits_long_enough(written: list[Man
 
 def test_a_pod_has_time_to_finish(written: list[Manifest]) -> None:
     waits = container(written)["lifecycle"]["preStop"]["sleep"]["seconds"]
-    longest = waits + Settings().shutdown_grace + 2 * FINISH
-    assert pod(written)["spec"]["terminationGracePeriodSeconds"] > longest
+    assert pod(written)["spec"]["terminationGracePeriodSeconds"] > waits + longest_end(Settings())
 
 
 def test_a_pod_can_do_nothing_that_it_need_not(written: list[Manifest]) -> None:
@@ -217,7 +216,7 @@ def test_the_network_policy_keeps_the_operations_port_to_monitoring(written: lis
             may.setdefault(port["port"], []).append(source["namespaceSelector"]["matchLabels"][role])
     assert may == {"http": ["ingress"], "operations": ["monitoring"]}
     out = [{port["port"] for port in rule["ports"]} for rule in policy["egress"]]
-    assert out == [{53}, {6379}, {443}]
+    assert out == [{53}, {53}, {6379}, {443}]
     assert all(rule["to"] for rule in policy["egress"])  # an empty list would mean everybody
 
 

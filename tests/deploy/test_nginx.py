@@ -12,6 +12,7 @@ import pytest
 from api.parts import SERVICE_DB, Issuer, RedisServer, eventually
 from api.stack import Service
 from deploy.proxied import EXAMPLE, Listener, nginx
+from service.http.starters import STARTERS
 from service.serve import KEEP_ALIVE
 from service.settings import Settings
 from support.processes import free_port
@@ -75,7 +76,17 @@ def test_a_mint_goes_through_and_is_told_by_the_same_id(proxied: httpx2.Client, 
     assert answer.json()["client_secret"] not in line
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/livez", "/readyz", "/admin/tenants", "/", "/v1/../metrics", "/v1"])
+@pytest.mark.parametrize("path", STARTERS)
+def test_a_page_of_an_official_starter_gets_its_secret(proxied: httpx2.Client, issuer: Issuer, path: str) -> None:
+    answer = proxied.post(path, headers=bearer(issuer))
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["client_secret"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/metrics", "/livez", "/readyz", "/admin/tenants", "/", "/v1/../metrics", "/v1", "/api/", "/api/create-session/x"],
+)
 def test_nothing_but_the_api_is_reached(proxied: httpx2.Client, path: str) -> None:
     answer = proxied.get(path)
     assert answer.status_code in (301, 404)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.app import FINISH
+from service.cli.serving import longest_end
 from service.settings import Settings
 from support.checkers import checker, settings_given
 from support.processes import ROOT
@@ -73,7 +73,7 @@ def test_the_example_environment_holds_no_secret() -> None:
 
 def test_systemd_waits_longer_than_the_service_takes_to_end() -> None:
     (seconds,) = directives("TimeoutStopSec")
-    assert int(seconds) > Settings().shutdown_grace + 2 * FINISH
+    assert int(seconds) > longest_end(Settings())
 
 
 def test_no_end_but_one_by_systemctl_is_for_good() -> None:
