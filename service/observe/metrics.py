@@ -16,6 +16,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from service import __version__
+from service.contract import LEAVES, dotted
 
 PREFIX = "chatkit_mint"
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -27,6 +28,8 @@ STORE_BUCKETS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 
 TENANTS: Final = 1000
 """Tenants with a name of their own in the metrics; the others share one."""
 OTHER: Final = "other"
+REASONS: Final = ("logout", "cancel", "session_limit", "tenant_revoked", "not_recorded")
+"""Why sessions are cancelled."""
 M = TypeVar("M", Counter, Gauge, Histogram)
 
 
@@ -56,6 +59,7 @@ class Metrics:
         self._cancels()
         self._upstream()
         self._around()
+        self._begin_at_zero()
 
     def _requests(self) -> None:
         self.requests = self._counter(
@@ -149,6 +153,28 @@ class Metrics:
         self.build = self._most("build_info", "1, with the version of the service and of Python.", "version", "python")
         self.build.labels(__version__, platform.python_version()).set(1)
 
+    def _begin_at_zero(self) -> None:
+        """Show what alerts look for before it happens: of a counter that begins at 1, Prometheus sees no increase."""
+        self.refusals.labels("internal_error")
+        for reason in REASONS:
+            self.exposure.labels(reason)
+            for outcome in ("cancelled", "failed", "expired"):
+                self.cancels.labels(reason, outcome)
+        for path in LEAVES:
+            if path[0] in ("workflow", "rate_limits", "chatkit_configuration"):
+                self.drift.labels(dotted(path[:2]))
+        for outcome in ("ok", "failed"):
+            self.key_refreshes.labels(outcome)
+            self.policy_loads.labels(outcome)
+        for how in ("asked", "failed", "killed"):
+            self.worker_restarts.labels(how)
+        for stream in ("audit", "log"):
+            self.log_drops.labels(stream)
+        self._begin_tenant(OTHER)
+
+    def _begin_tenant(self, label: str) -> None:
+        self.orphans.labels(label)
+
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return self._declare(Counter(name, text, labels, namespace=PREFIX, registry=self.registry))
 
@@ -180,6 +206,7 @@ class Metrics:
         fresh = sorted(set(tenants) - self._named.keys(), key=lambda name: blake2b(name.encode()).digest())
         for name in fresh[: max(0, self._most_tenants - len(self._named))]:
             self._named[name] = name
+            self._begin_tenant(name)
 
     def tenant(self, name: str) -> str:
         """Return the label of a tenant."""
