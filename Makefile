@@ -64,9 +64,10 @@ lock: setup ## pin every dependency again, with hashes, naming no index
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --custom-compile-command "make lock" tests/bench/requirements.in -o tests/bench/requirements.txt
 
-generated: setup ## write again what is made from other files: docs/licences.md, docs/metrics.md, the PrometheusRule
+generated: setup ## write again what is made from other files: docs/licences.md, docs/metrics.md, the PrometheusRule, dashboards
 	@$(BIN)/python requirements/licences.py
 	@$(BIN)/python deploy/prometheus_rule.py
+	@$(BIN)/python -m deploy.grafana.dashboards
 	@$(BIN)/python docs/metrics_table.py
 
 sbom: setup ## write dist/sbom.cdx.json: what the service runs with, with hashes (CycloneDX)
