@@ -11,7 +11,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Final, Literal, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector
 
@@ -31,6 +31,8 @@ OTHER: Final = "other"
 REASONS: Final = ("logout", "cancel", "session_limit", "tenant_revoked", "not_recorded")
 """Why sessions are cancelled."""
 M = TypeVar("M", Counter, Gauge, Histogram)
+
+disable_created_metrics()  # when each series began: it would double a scrape, and over several processes there is none
 
 
 class Metrics:
