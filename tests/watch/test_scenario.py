@@ -47,22 +47,21 @@ def test_prometheus_takes_what_is_scraped(scene: Scene, accept: str) -> None:
     assert [target["lastError"] for target in told] == ["", ""]
 
 
-@pytest.mark.parametrize(("place", "query"), queries())
-def test_every_panel_shows_something(scene: Scene, place: str, query: str) -> None:
-    assert scene.prometheus.query(query), place
+def test_every_panel_shows_something(scene: Scene) -> None:
+    assert not [place for place, query in queries() if not scene.prometheus.query(query)]
 
 
-@pytest.mark.parametrize("name", rules("record"))
-def test_every_recorded_figure_is_there(scene: Scene, name: str) -> None:
-    assert scene.prometheus.query(name)
-    assert scene.prometheus.query(rules("record")[name]["expr"])
+def test_every_recorded_figure_is_there(scene: Scene) -> None:
+    for name, rule in rules("record").items():
+        assert scene.prometheus.query(name), name
+        assert scene.prometheus.query(rule["expr"]), name
 
 
-@pytest.mark.parametrize("name", sorted(ALERTS - {"ChatkitMintDown"}))
-def test_every_condition_of_an_alert_has_a_value(scene: Scene, name: str) -> None:
-    for condition in conditions(rules("alert")[name]["expr"]):
-        assert not re.search(r"[<>]", condition), condition
-        assert scene.prometheus.query(condition), condition
+def test_every_condition_of_an_alert_has_a_value(scene: Scene) -> None:
+    for name in ALERTS - {"ChatkitMintDown"}:
+        for condition in conditions(rules("alert")[name]["expr"]):
+            assert not re.search(r"[<>]", condition), condition
+            assert scene.prometheus.query(condition), condition
 
 
 def test_every_alert_fires_that_is_about_what_happened(scene: Scene) -> None:

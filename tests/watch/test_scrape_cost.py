@@ -40,9 +40,10 @@ def judge(metrics: Metrics, accept: str) -> None:
 
 
 def timed(metrics: Metrics, accept: str) -> float:
-    started = time.perf_counter()
+    """Seconds of our own: the machine may be busy with something else."""
+    started = time.process_time()
     metrics.exposition(accept)
-    return time.perf_counter() - started
+    return time.process_time() - started
 
 
 @pytest.mark.parametrize("accept", ["", "application/openmetrics-text;version=1.0.0"])
