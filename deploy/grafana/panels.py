@@ -17,6 +17,43 @@ ANY: Final = ((1.0, "red"),)
 Kind = Literal["timeseries", "stat", "heatmap", "table"]
 
 
+OPTIONS: Final[dict[Kind, dict[str, Any]]] = {
+    "timeseries": {
+        "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": []},
+        "tooltip": {"mode": "multi", "sort": "desc"},
+    },
+    "stat": {
+        "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
+        "colorMode": "value",
+        "graphMode": "area",
+        "textMode": "auto",
+        "justifyMode": "auto",
+        "orientation": "auto",
+        "wideLayout": True,
+        "showPercentChange": False,
+        "percentChangeColorMode": "standard",
+    },
+    "heatmap": {
+        "calculate": False,
+        "color": {
+            "mode": "scheme",
+            "scheme": "Oranges",
+            "fill": "dark-orange",
+            "exponent": 0.5,
+            "steps": 64,
+            "reverse": False,
+        },
+        "yAxis": {"unit": "s"},
+        "cellGap": 1,
+        "showValue": "never",
+        "legend": {"show": True},
+        "tooltip": {"mode": "single"},
+        "exemplars": {"color": "rgba(255,0,255,0.7)"},
+    },
+    "table": {"showHeader": True, "frameIndex": 0},
+}
+
+
 @dataclass(frozen=True)
 class Panel:
     """One panel: its queries by legend. `{x}` in a legend is the value of label x, `%` in a query our selector."""
@@ -108,6 +145,9 @@ def render(dashboard: Dashboard) -> dict[str, Any]:
             {
                 "type": "dashboards",
                 "title": "chatkit-mint",
+                "tooltip": "",
+                "icon": "external link",
+                "targetBlank": False,
                 "tags": ["chatkit-mint"],
                 "asDropdown": False,
                 "keepTime": True,
@@ -131,24 +171,6 @@ def _panel(panel: Panel) -> dict[str, Any]:
         "spanNulls": True,
         "thresholdsStyle": {"mode": "dashed" if panel.limits else "off"},
     }
-    options: dict[Kind, dict[str, Any]] = {
-        "timeseries": {
-            "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": []},
-            "tooltip": {"mode": "multi", "sort": "desc"},
-        },
-        "stat": {
-            "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
-            "colorMode": "value",
-            "graphMode": "area",
-        },
-        "heatmap": {
-            "calculate": False,
-            "yAxis": {"unit": panel.unit},
-            "color": {"mode": "scheme", "scheme": "Oranges"},
-            "tooltip": {"mode": "single"},
-        },
-        "table": {"showHeader": True},
-    }
     return {
         "type": panel.kind,
         "title": panel.title,
@@ -163,7 +185,7 @@ def _panel(panel: Panel) -> dict[str, Any]:
             },
             "overrides": [],
         },
-        "options": options[panel.kind],
+        "options": OPTIONS[panel.kind],
         "targets": [_target(panel, *query, ref) for query, ref in zip(panel.queries.items(), "ABCD", strict=False)],
     }
 

@@ -32,7 +32,8 @@ REASONS: Final = ("logout", "cancel", "session_limit", "tenant_revoked", "not_re
 """Why sessions are cancelled."""
 M = TypeVar("M", Counter, Gauge, Histogram)
 
-disable_created_metrics()  # when each series began: it would double a scrape, and over several processes there is none
+# When each series began: it would double a scrape, and over several processes there is no such thing.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Metrics:
