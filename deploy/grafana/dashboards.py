@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from deploy.grafana.panels import ANY, BUDGET, RATE, SHARE, Dashboard, Panel, gauge, hourly, rate, render, slow
+from deploy.grafana.panels import ANY, BUDGET, RATE, SHARE, Dashboard, Panel, gauge, hourly, rate, render, slow, top
 
 HERE: Final = Path(__file__).parent
 OF_TENANT: Final = 'tenant=~"$tenant"'
 HOUR: Final = "In an hour."
+START: Final = "Since the processes began."
 MINTED: Final = 'outcome="minted"'
 NOT_MINTED: Final = 'outcome!="minted"'
 
@@ -135,32 +136,34 @@ TENANT = Dashboard(
                 SHARE,
                 width=6,
             ),
-            Panel("Live sessions", {"{tenant}": gauge("sum", "sessions_live", OF_TENANT, "tenant")}, width=6),
+            Panel("Live sessions", {"{tenant}": top(gauge("sum", "sessions_live", OF_TENANT, "tenant"))}, width=6),
         ],
         "Which limits do they meet?": [
             Panel("Mints refused by a limit", {"{limit}": rate("limit_hits_total", OF_TENANT, "limit")}, RATE, width=24)
         ],
         "What went wrong upstream?": [
             Panel(
-                "Breaker opened", {"{tenant}": hourly("upstream_breaker_opens_total", OF_TENANT, "tenant")}, text=HOUR
+                "Breaker opened",
+                {"{tenant}": top(gauge("sum", "upstream_breaker_opens_total", OF_TENANT, "tenant"))},
+                text=START,
             ),
-            Panel("Orphans", {"{tenant}": hourly("orphans_total", OF_TENANT, "tenant")}, text=HOUR),
+            Panel("Orphans", {"{tenant}": top(hourly("orphans_total", OF_TENANT, "tenant"))}, text=HOUR),
             Panel(
                 "Ended uncancelled",
-                {"{tenant}": hourly("sessions_expired_uncancelled_total", OF_TENANT, "tenant")},
-                text=HOUR,
+                {"{tenant}": top(gauge("sum", "sessions_expired_uncancelled_total", OF_TENANT, "tenant"))},
+                text=START,
             ),
         ],
         "Which tenants ask most, and which fail most?": [
             Panel(
                 "Minted in an hour",
-                {"{tenant}": f"topk(10, {hourly('mints_total', MINTED, 'tenant')})"},
+                {"{tenant}": top(hourly("mints_total", MINTED, "tenant"))},
                 width=12,
                 kind="table",
             ),
             Panel(
                 "Not minted in an hour",
-                {"{tenant}": f"topk(10, {hourly('mints_total', NOT_MINTED, 'tenant, outcome')})"},
+                {"{tenant}": top(hourly("mints_total", NOT_MINTED, "tenant, outcome"))},
                 width=12,
                 kind="table",
             ),
@@ -240,11 +243,11 @@ REVOCATION = Dashboard(
         "What could not be revoked?": [
             Panel(
                 "Ended uncancelled, by tenant",
-                {"{tenant}": hourly("sessions_expired_uncancelled_total", by="tenant")},
+                {"{tenant}": top(gauge("sum", "sessions_expired_uncancelled_total", by="tenant"))},
                 width=12,
-                text=HOUR,
+                text=START,
             ),
-            Panel("Orphans, by tenant", {"{tenant}": hourly("orphans_total", by="tenant")}, width=12, text=HOUR),
+            Panel("Orphans, by tenant", {"{tenant}": top(hourly("orphans_total", by="tenant"))}, width=12, text=HOUR),
         ],
     },
 )

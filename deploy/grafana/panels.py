@@ -99,6 +99,11 @@ def gauge(how: str, metric: str, labels: str = "", by: str = "") -> str:
     return f"{how}{_by(by)}({_select(metric, labels)})"
 
 
+def top(query: str) -> str:
+    """Return the ten largest: there may be a thousand tenants."""
+    return f"topk(10, {query})"
+
+
 def _select(metric: str, labels: str) -> str:
     return f"chatkit_mint_{metric}{{%{',' if labels else ''}{labels}}}"
 

@@ -36,6 +36,13 @@ def test_alerts_fire_when_they_should_and_only_then(file: Path) -> None:
     promtool("test", "rules", file)
 
 
+@pytest.mark.parametrize("figure", ["mint_errors:ratio_rate", "logout_errors:ratio_rate", "logout_errors:increase"])
+def test_a_figure_is_the_same_over_every_window(figure: str) -> None:
+    told = {name: rule["expr"] for name, rule in rules("record").items() if figure in name}
+    assert len(told) == (2 if "increase" in figure else 5)
+    assert len({expr.replace(f"[{name.partition(figure)[2]}]", "[]") for name, expr in told.items()}) == 1
+
+
 def test_every_alert_is_tried_both_ways() -> None:
     fires: set[str] = set()
     silent: set[str] = set()
