@@ -7,9 +7,14 @@ from typing import Any
 
 import pytest
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
 from service.errors import Refusal
+from service.http.starters import STARTERS
+from service.observe.metrics import REASONS, Metrics
+from service.sessions.cancel import NOT_RECORDED
 from service.settings import Settings
+from service.store.revocations import REASON
 from support.checkers import checker
 from support.processes import ROOT
 from watch.parts import RULES, rules
@@ -41,6 +46,17 @@ def test_a_figure_is_the_same_over_every_window(figure: str) -> None:
     told = {name: rule["expr"] for name, rule in rules("record").items() if figure in name}
     assert len(told) == (2 if "increase" in figure else 5)
     assert len({expr.replace(f"[{name.partition(figure)[2]}]", "[]") for name, expr in told.items()}) == 1
+
+
+def test_the_objectives_count_what_mints_and_what_logs_out() -> None:
+    code = "".join(path.read_text() for path in (ROOT / "service" / "http").glob("*.py"))
+    routes = {*re.findall(r'Route\(f?"([^"]+)"', code), *STARTERS}
+    text = (RULES / "objectives.rules.yml").read_text()
+    (mints,) = set(re.findall(r'route=~"([^"]+)",method="POST"', text))
+    assert {route for route in routes if re.fullmatch(mints, route)} == {"/v1/chatkit/sessions", *STARTERS}
+    (logouts,) = set(re.findall(r'route=~"([^"]+)",status', text))
+    found = {route for route in routes if re.fullmatch(logouts, route.replace("{user}", "/v1/tenants/…"))}
+    assert found == {"/v1/logout", "/v1/logout/backchannel", "{user}/logout"}
 
 
 def test_every_alert_is_tried_both_ways() -> None:
@@ -88,6 +104,17 @@ def test_the_runbook_names_what_exists() -> None:
 
 def refusals(kind: type[Refusal]) -> list[type[Refusal]]:
     return [kind, *(each for below in kind.__subclasses__() for each in refusals(below))]
+
+
+def test_every_counter_whose_increase_alone_is_an_alert_begins_at_zero() -> None:
+    metrics = Metrics()
+    metrics.know(["acme"])
+    families = list(text_string_to_metric_families(metrics.exposition("")[0].decode()))
+    zeros = {sample.name for family in families for sample in family.samples if sample.value == 0}
+    asked = set(re.findall(r"increase\((\w+)", (RULES / "alerts.rules.yml").read_text()))
+    assert len(asked) > 3
+    assert asked <= zeros
+    assert {REASON, NOT_RECORDED} < set(REASONS)
 
 
 def test_every_metric_that_a_rule_or_panel_names_exists() -> None:
