@@ -76,4 +76,4 @@ sbom: setup ## write dist/sbom.cdx.json: what the service runs with, with hashes
 	  --output-file dist/sbom.cdx.json requirements/runtime.lock
 
 clean: ## remove what was made here
-	rm -rf $(VENV) .venv-bench tests/bench/peers/express/node_modules var dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-bench tests/bench/peers/express/node_modules tests/browser/node_modules var dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -19,6 +19,7 @@ from starlette.types import Lifespan
 
 from service.gauges import Gauges
 from service.http.admin import AdminApi
+from service.http.assets import asset_routes
 from service.http.backchannel import BackChannelApi
 from service.http.canonical import CanonicalLine, plain
 from service.http.cors import Cors
@@ -209,7 +210,7 @@ def create_app(
     )
     admin = AdminApi(settings.admin_key, lambda: policies.current, store, revoke, settings.revoke_rate, audit, clock)
     app = _starlette(
-        [*public.routes(), *backchannel.routes(), *servers.routes()],
+        [*public.routes(), *backchannel.routes(), *servers.routes(), *asset_routes()],
         metrics,
         logging.INFO,
         lifespan,

@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from service.app import create_app
 from service.dev.identity_provider import IdentityProvider
 from service.dev.transport import DevTransport
+from service.http.assets import browser_module
 from service.serve import listen, serve
 from service.settings import Settings
 from service.store.private import with_redis
@@ -67,8 +68,9 @@ def _own_admin_key(directory: Path) -> SecretStr:
 
 
 def _welcome(public: str, operations: str, provider: str, directory: Path) -> None:
-    module = Path(sys.argv[0]).name == "__main__.py"
-    command = f"{shlex.quote(sys.executable)} -m service" if module else shlex.quote(sys.argv[0])
+    module = browser_module()
+    unpacked = Path(sys.argv[0]).name == "__main__.py"
+    command = f"{shlex.quote(sys.executable)} -m service" if unpacked else shlex.quote(sys.argv[0])
     where = "" if directory == Path("var/dev") else f" --dir {shlex.quote(str(directory))}"
     print(
         f"""
@@ -77,6 +79,8 @@ chatkit-mint is ready. Stop it with Ctrl-C.
   service             {public}
   operations          {operations}/metrics  {operations}/readyz
   identity provider   {provider}/.well-known/openid-configuration
+  browser module      {public}{module.path}
+                      integrity="{module.integrity}"
 
 Sign in as somebody, mint, log out (in another terminal, in this directory):
 

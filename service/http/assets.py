@@ -1,0 +1,55 @@
+"""What pages load from here: the module `client.js` and its types, the same bytes for everybody."""
+
+import base64
+import hashlib
+from importlib.resources import files
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+FRESH_FOR: Final = 300
+"""Seconds that a browser uses its copy unasked: as long as a page with a newer integrity value may not load it."""
+
+
+class Asset:
+    """One file of `browser/`, with an entity tag and the value that `integrity` takes."""
+
+    def __init__(self, name: str, media_type: str) -> None:
+        self.path = f"/v1/{name}"
+        self.content = (files("service.http") / "browser" / name).read_bytes()
+        self.integrity = "sha384-" + base64.b64encode(hashlib.sha384(self.content).digest()).decode()
+        self._etag = f'"{hashlib.sha256(self.content).hexdigest()[:32]}"'
+        self._media_type = media_type
+        self._headers = {
+            "etag": self._etag,
+            "cache-control": f"public, max-age={FRESH_FOR}, must-revalidate",
+            # Any page may load it; to check `integrity` a page must be let read it. There is nothing secret in it.
+            "access-control-allow-origin": "*",
+            "x-content-type-options": "nosniff",
+        }
+
+    async def answer(self, request: Request) -> Response:
+        """Return the file, or 304 where the caller has it (RFC 9110 §13.1.2)."""
+        known = {
+            tag.strip().removeprefix("W/") for tag in ",".join(request.headers.getlist("if-none-match")).split(",")
+        }
+        if known & {self._etag, "*"}:
+            return Response(None, 304, self._headers)
+        return Response(self.content, 200, self._headers, self._media_type)
+
+    def route(self) -> Route:
+        """Return its place in the routing table."""
+        return Route(self.path, self.answer, methods=["GET"])
+
+
+def browser_module() -> Asset:
+    """Return the module that pages import."""
+    return Asset("client.js", "text/javascript; charset=utf-8")
+
+
+def asset_routes() -> list[Route]:
+    """Return the routes of everything that pages load."""
+    # A type of its own has TypeScript none that browsers know; as text it is shown.
+    return [browser_module().route(), Asset("client.d.ts", "text/plain; charset=utf-8").route()]
