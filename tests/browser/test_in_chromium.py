@@ -5,15 +5,17 @@ import time
 
 import pytest
 
-from browser.conftest import SAME, House, Tab
+from browser.conftest import PLACES, SAME, House, Tab
 from browser.front import MINT, Trouble
 from service.http.assets import browser_module
 
 pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="session")]
 only_same_origin = pytest.mark.parametrize("tab", [SAME], indirect=True)
 """For trouble that the front makes up: it knows nothing of CORS."""
+wherever = pytest.mark.parametrize("tab", PLACES, indirect=True)
 
 
+@wherever
 async def test_a_page_that_asks_fifty_times_at_once_mints_once(tab: Tab, subject: str) -> None:
     await tab.client(tab.house.token("acme", subject))
     found = await tab.page.evaluate(
@@ -49,7 +51,7 @@ async def test_a_secret_is_renewed_shortly_before_it_expires(tab: Tab, subject: 
     while (second := await tab.secret()) == first:
         assert time.monotonic() - began < 5, "given out although it has expired"
         await asyncio.sleep(0.05)
-    assert time.monotonic() - began > 2.5, "renewed too early"
+    assert time.monotonic() - began > 1.5, "renewed too early"
     assert tab.house.front.mints() == 2
     # ChatKit says that it needs another one: it never gets the same.
     third = await tab.secret(second)
@@ -125,6 +127,7 @@ async def test_a_logout_everywhere_ends_other_logins_too(tab: Tab, subject: str)
     assert await tab.log_out(everywhere=True) == {"cancelled": 2, "pending": 0}
 
 
+@wherever
 @pytest.mark.parametrize("leave", ["another page", "the tab is closed", "it closes itself"])
 async def test_a_logout_reaches_the_service_from_a_page_that_goes_away(tab: Tab, subject: str, leave: str) -> None:
     page = tab.page
@@ -157,6 +160,7 @@ async def test_a_mint_under_way_at_logout_gives_nothing_out(tab: Tab, subject: s
     assert await tab.house.statuses(f"acme:{subject}") == ["cancelled"]
 
 
+@wherever
 async def test_a_visitor_stays_the_same_until_the_logout(tab: Tab) -> None:
     async def visit() -> str | None:
         await tab.client(tenant="guests")
@@ -185,6 +189,7 @@ async def test_two_tabs_have_a_secret_each_and_one_logout(tab: Tab, subject: str
     assert (error["code"], error["status"]) == ("login_revoked", 401)
 
 
+@wherever
 @pytest.mark.parametrize("honest", [True, False])
 @pytest.mark.parametrize("how", ["import map", "script"])
 async def test_the_integrity_value_is_checked(tab: Tab, house: House, how: str, honest: bool) -> None:

@@ -11,6 +11,7 @@ const real = { fetch, setTimeout, now: Date.now, random: Math.random, timeout: A
 export class World {
   now = Date.UTC(2026, 10, 20, 12);
   ahead = 0; // by how many ms this machine's clock is ahead of the service's
+  late = 0; // how old the service's Date is, in ms
   chance = 0;
   requests = [];
   #timers = [];
@@ -50,7 +51,7 @@ export class World {
 
   session({ life = 600, ...more } = {}) {
     const body = { client_secret: `ek_${++this.#minted}`, expires_at: Math.floor(this.now / 1000) + life, ...more };
-    return this.json(body, 200, { Date: new Date(this.now).toUTCString() });
+    return this.json(body, 200, { Date: new Date(this.now - this.late).toUTCString() });
   }
 
   problem(status, code, headers = {}) {

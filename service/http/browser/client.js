@@ -35,7 +35,7 @@ export function createClient({ getAccessToken, visitor, tenant, session, baseUrl
     if (tenant) headers["ChatKit-Tenant"] = tenant;
     if (getAccessToken) {
       const token = await getAccessToken({ renew });
-      // Looked at here: what fetch says of a bad header may quote it.
+      // Looked at here: fetch may quote a bad header.
       if (!/^[!-~]+$/.test(token ?? "")) throw new MintError("missing_credentials", "getAccessToken gave no token");
       headers.Authorization = "Bearer " + token;
     }
@@ -66,9 +66,9 @@ export function createClient({ getAccessToken, visitor, tenant, session, baseUrl
     try {
       const init = { body: JSON.stringify(session) };
       const [json, headers] = await ask("chatkit/sessions", "client_secret", over.signal, init);
-      // By the service's clock where told: this machine's may be wrong.
+      // By the service's clock, two seconds late at most; this machine's may be wrong.
       const life = json.expires_at * 1000 - (Date.parse(headers.get("Date")) || Date.now());
-      kept = { secret: json.client_secret, until: Date.now() + life - Math.min(30_000, life / 5) };
+      kept = { secret: json.client_secret, until: Date.now() + life - Math.min(30_000, 2000 + life / 5) };
       return kept.secret;
     } catch (error) {
       failed = { error, until: Date.now() + 1000 * (error?.retryAfter ?? 1) };
@@ -81,7 +81,7 @@ export function createClient({ getAccessToken, visitor, tenant, session, baseUrl
   return {
     async getClientSecret(current) {
       over.signal.throwIfAborted();
-      // ChatKit brings back a secret that runs out or was refused.
+      // ChatKit hands in what runs out or was refused.
       if (kept?.secret === current || !(Date.now() < kept?.until)) kept = undefined;
       if (kept) return kept.secret;
       if (!minting && Date.now() < failed?.until) throw failed.error;
