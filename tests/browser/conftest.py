@@ -63,7 +63,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
 
     def tenant(name: str, seconds: int = 600, **sections: Any) -> dict[str, Any]:
         session = {"workflow": {"id": f"wf_{name}"}, "expires_after": {"seconds": seconds}}
-        allowed = {"cors": {"origins": origins}} if OTHER in PLACES else {}
+        allowed = {"cors": {"origins": [*origins]}} if OTHER in PLACES else {}
         return tenant_file(name, issuer.identity(name), session=session, **allowed, **sections)
 
     config = write_config(

@@ -66,11 +66,11 @@ class Front:
         self.asked.append(f"{request.command} {path}")
         if not path.startswith("/v1/"):
             kind, text = self.pages.get(path, ("text/plain", ""))
-            self._answer(request, 200 if path in self.pages else 404, {"content-type": kind}, text.encode())
+            self._answer(request, 200 if path in self.pages else 404, [("content-type", kind)], text.encode())
         elif path == MINT and request.command == "POST" and self.trouble:
             trouble = self.trouble.pop(0)
             if trouble.status:
-                self._answer(request, trouble.status, trouble.headers, trouble.body.encode())
+                self._answer(request, trouble.status, [*trouble.headers.items()], trouble.body.encode())
             else:
                 request.close_connection = True
         else:
@@ -83,14 +83,14 @@ class Front:
         answer = service.getresponse()
         content = answer.read()
         service.close()
-        if path == MINT:
+        if path == MINT and request.command == "POST":
             self.answering.wait(timeout=20)
-        self._answer(request, answer.status, dict(answer.getheaders()), content)
+        self._answer(request, answer.status, answer.getheaders(), content)
 
     @staticmethod
-    def _answer(request: BaseHTTPRequestHandler, status: int, headers: dict[str, str], content: bytes) -> None:
+    def _answer(request: BaseHTTPRequestHandler, status: int, headers: list[tuple[str, str]], content: bytes) -> None:
         request.send_response_only(status)
-        for name, value in headers.items():
+        for name, value in headers:
             if name.lower() not in HOP_BY_HOP:
                 request.send_header(name, value)
         request.send_header("content-length", str(len(content)))
