@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from api.parts import eventually
+from service.http.assets import browser_module
 from support.processes import COMMAND, ROOT, Process, clean_environ, free_port
 
 pytestmark = pytest.mark.process
@@ -121,9 +122,11 @@ def test_the_printed_addresses_answer(dev: Callable[..., Dev]) -> None:
     running = dev().ready()
     addresses = re.findall(r"http://127\.0\.0\.1:(\d+)(\S*)", running.text())
     assert {int(port) for port, _ in addresses} == set(running.ports)
+    assert f'integrity="{browser_module().integrity}"' in running.text()
     port, operations, provider = running.ports
     for url, status in (
         (f"http://127.0.0.1:{port}/v1/chatkit/sessions", "401"),
+        (f"http://127.0.0.1:{port}/v1/client.js", "200"),
         (f"http://127.0.0.1:{operations}/readyz", "200"),
         (f"http://127.0.0.1:{operations}/metrics", "200"),
         (f"http://127.0.0.1:{provider}/.well-known/openid-configuration", "200"),

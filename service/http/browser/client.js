@@ -84,7 +84,7 @@ export function createClient({ getAccessToken, visitor, tenant, session, baseUrl
       // ChatKit hands in what runs out or was refused.
       if (kept?.secret === current || !(Date.now() < kept?.until)) kept = undefined;
       if (kept) return kept.secret;
-      if (!minting && Date.now() < failed?.until) throw failed.error;
+      if (Date.now() < failed?.until) throw failed.error;
       return (minting ??= mint());
     },
 
