@@ -15,9 +15,13 @@ from service.policy.tenant import Pages, Policies
 
 METHODS: Final = b"GET, POST"
 REQUEST_HEADERS: Final = b"authorization, content-type, chatkit-tenant, traceparent, tracestate"
-EXPOSED: Final = b"Retry-After, RateLimit, RateLimit-Policy, WWW-Authenticate, X-Request-Id"
+EXPOSED: Final = b"Retry-After, RateLimit, RateLimit-Policy, WWW-Authenticate, X-Request-Id, Date"
+"""`Date` for the browser module, which counts by the service's clock."""
 MAX_AGE: Final = b"600"
 """Seconds that a browser remembers a preflight; Chromium takes no more than two hours."""
+
+OPEN: Final = "chatkit_mint.open"
+"""In the scope where any page may read the answer, which then says so itself: two such headers are as good as none."""
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -49,7 +53,7 @@ class Cors:
     def headers(self, scope: Scope, tenant: str | None) -> Headers:
         """Return what an answer carries for the page that asked; *tenant* is whose it is, None where nobody knows."""
         origin = _origin(scope)
-        if origin is None:
+        if origin is None or scope.get(OPEN):
             return []
         headers = [] if scope["method"] == "OPTIONS" else [(b"vary", b"Origin")]
         if pages := self._allowed(origin, tenant):

@@ -14,7 +14,6 @@ from playwright.async_api import Browser, Page, async_playwright
 from api.parts import SERVICE_DB, Issuer, RedisServer
 from api.stack import Service, Upstream
 from browser.front import Front
-from service.policy.model import TenantFile
 from support.tenants import tenant_file, write_config
 
 QUIET = [
@@ -27,7 +26,6 @@ QUIET = [
 ]
 """Chromium looks for nobody but the test's own servers."""
 SAME, OTHER = "same origin", "another origin"
-PLACES = [SAME, OTHER] if "cors" in TenantFile.model_fields else [SAME]
 """Where a page can be from, beside the service. Most tests take the harder one."""
 
 
@@ -63,8 +61,8 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
 
     def tenant(name: str, seconds: int = 600, **sections: Any) -> dict[str, Any]:
         session = {"workflow": {"id": f"wf_{name}"}, "expires_after": {"seconds": seconds}}
-        allowed = {"cors": {"origins": [*origins]}} if OTHER in PLACES else {}
-        return tenant_file(name, issuer.identity(name), session=session, **allowed, **sections)
+        cors = {"origins": [*origins]}
+        return tenant_file(name, issuer.identity(name), session=session, cors=cors, **sections)
 
     config = write_config(
         home / "config",
@@ -138,7 +136,7 @@ class Tab:
         return report
 
 
-@pytest_asyncio.fixture(params=PLACES[-1:], loop_scope="session")
+@pytest_asyncio.fixture(params=[OTHER], loop_scope="session")
 async def tab(request: pytest.FixtureRequest, house: House, chromium: Browser) -> AsyncIterator[Tab]:
     """A page of a browser that nobody has used, on the service's origin or on another."""
     house.front.begin()

@@ -2,17 +2,18 @@
 
 import asyncio
 import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from browser.conftest import PLACES, SAME, House, Tab
+from browser.conftest import OTHER, SAME, House, Tab
 from browser.front import MINT, Trouble
 from service.http.assets import browser_module
 
 pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="session")]
 only_same_origin = pytest.mark.parametrize("tab", [SAME], indirect=True)
 """For trouble that the front makes up: it knows nothing of CORS."""
-wherever = pytest.mark.parametrize("tab", PLACES, indirect=True)
+wherever = pytest.mark.parametrize("tab", [SAME, OTHER], indirect=True)
 
 
 @wherever
@@ -57,6 +58,14 @@ async def test_a_secret_is_renewed_shortly_before_it_expires(tab: Tab, subject: 
     third = await tab.secret(second)
     assert third not in (first, second)
     assert await tab.secret(second) == third
+
+
+@pytest.mark.parametrize("hours", [-2, 2])
+async def test_a_machine_whose_clock_is_wrong_mints_no_more_often(tab: Tab, subject: str, hours: int) -> None:
+    await tab.page.clock.set_fixed_time(datetime.now(UTC) + timedelta(hours=hours))
+    await tab.client(tab.house.token("acme", subject))
+    assert await tab.secret() == await tab.secret()
+    assert tab.house.front.mints() == 1
 
 
 async def test_a_refused_access_token_is_renewed_once(tab: Tab, subject: str) -> None:

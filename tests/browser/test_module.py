@@ -28,7 +28,12 @@ MODULE, TYPES = "/v1/client.js", "/v1/client.d.ts"
 @pytest.fixture
 def app(tmp_path: Path, redis: Redis) -> Starlette:
     identity = {"issuer": "https://login.example/", "audience": "app", "algorithms": ["ES256"], "jwks": Signer().jwks}
-    return create_app(Settings(config_dir=write_config(tmp_path, tenant_file("acme", identity))), redis=redis)
+    return create_app(
+        Settings(
+            config_dir=write_config(tmp_path, tenant_file("acme", identity, cors={"origins": ["https://page.example"]}))
+        ),
+        redis=redis,
+    )
 
 
 async def ask(app: Starlette, path: str, method: str = "GET", **headers: str) -> httpx2.Response:
@@ -48,6 +53,15 @@ async def test_the_files_are_served_as_they_are(app: Starlette, path: str, kind:
     assert answer.headers["cache-control"] == "public, max-age=300, must-revalidate"
     assert answer.headers["access-control-allow-origin"] == "*"
     assert "set-cookie" not in answer.headers
+
+
+@pytest.mark.parametrize("path", [MODULE, TYPES])
+@pytest.mark.parametrize("origin", ["https://page.example", "https://of-no-tenant.example", "null"])
+async def test_any_page_may_read_it_and_caches_keep_one_copy_for_all(app: Starlette, path: str, origin: str) -> None:
+    etag = browser_module().etag if path == MODULE else '"other"'
+    for answer in (await ask(app, path, origin=origin), await ask(app, path, origin=origin, if_none_match=etag)):
+        assert answer.headers.get_list("access-control-allow-origin") == ["*"]
+        assert not {"vary", "access-control-allow-credentials"} & set(answer.headers)
 
 
 async def test_the_module_is_under_4096_bytes(app: Starlette) -> None:
