@@ -67,8 +67,8 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     config = write_config(
         home / "config",
         tenant("acme"),
-        tenant("brief", seconds=6),
-        tenant("tight", quota={"mints": ["1/second"]}),
+        tenant("brief", seconds=3),
+        tenant("tight", quota={"mints": ["2/second"]}),
         tenant("closed", rules=[{"name": "all", "when": "true", "deny": "Your account is suspended."}]),
         tenant("guests", visitors={"origins": origins}),
     )

@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import pytest
@@ -143,16 +142,12 @@ def compiled(compiler: Path, folder: Path, **sources: str) -> subprocess.Complet
     return run(compiler, "--project", folder, cwd=folder)
 
 
-def test_the_types_go_with_chatkits_own(compiler: Path, tmp_path: Path) -> None:
-    done = compiled(compiler, tmp_path, contract=(HERE / "types" / "contract.tsx").read_text())
-    assert (done.returncode, done.stdout) == (0, "")
-
-
-def test_the_examples_in_typescript_are_right(compiler: Path, tmp_path: Path) -> None:
+def test_the_types_and_the_examples_go_with_chatkits_own_types(compiler: Path, tmp_path: Path) -> None:
     page = (ROOT / "docs" / "browser.md").read_text()
-    examples: list[Any] = re.findall(r"^```tsx\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    examples: list[str] = re.findall(r"^```tsx\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     assert len(examples) == 2
-    done = compiled(compiler, tmp_path, **{f"example{number}": text for number, text in enumerate(examples)})
+    sources = {"contract": (HERE / "types" / "contract.tsx").read_text(), "chat": examples[0], "trouble": examples[1]}
+    done = compiled(compiler, tmp_path, **sources)
     assert (done.returncode, done.stdout) == (0, "")
 
 
