@@ -5,6 +5,7 @@
     ├─ Unauthorized            401
     │  ├─ MissingCredentials       missing_credentials
     │  ├─ InvalidToken             invalid_token
+    │  │  └─ TokenExpired          token_expired
     │  └─ LoginRevoked             login_revoked
     ├─ PolicyDenied            403 policy_denied
     ├─ UserMismatch            403 user_mismatch
@@ -80,6 +81,12 @@ class InvalidToken(Unauthorized):
     """A token was sent and is no good. Why stays in the log: the answer is no oracle for attackers."""
 
     code, public = "invalid_token", "The access token is not valid here"
+
+
+class TokenExpired(InvalidToken):
+    """A genuine token, good but for its age. Only who holds one learns this, and could read it in the token itself."""
+
+    code, public = "token_expired", "The access token has expired"
 
 
 class LoginRevoked(Unauthorized):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from service.errors import InvalidRequest, InvalidToken, MissingCredentials, PolicyDenied
-from service.identity.claims import check_claims, is_name
+from service.identity.claims import check_claims, is_name, telling
 from service.identity.jws import MAX_NAME, parse_token
 from service.identity.keys import KeyCache
 from service.identity.signatures import believing, verified
@@ -28,8 +28,8 @@ class Authenticator:
     async def principal(self, token: str, trusts: Mapping[str, tuple[Trust, ...]], *, tenant: str | None) -> Principal:
         """Return who sent *token*; *trusts* are by issuer, *tenant* is the caller's choice where several fit.
 
-        Raises `InvalidToken`, `PolicyDenied` (genuine, but no tenant's), `InvalidRequest` (several tenants fit
-        and none is chosen) or `IssuerUnavailable`.
+        Raises `InvalidToken` (`TokenExpired` where only its time is over), `PolicyDenied` (genuine, but no tenant's),
+        `InvalidRequest` (several tenants fit and none is chosen) or `IssuerUnavailable`.
         """
         parsed = parse_token(token)
         genuine, _ = await verified(self._keys, parsed, believing(parsed, trusts, lambda trust: trust.audiences))
@@ -38,7 +38,7 @@ class Authenticator:
         refusals = {trust: check_claims(claims, parsed.unverified_header, trust, now) for trust in genuine}
         holding = [trust for trust, refusal in refusals.items() if refusal is None]
         if not holding:
-            raise InvalidToken(refusals[genuine[0]])
+            raise telling(list(refusals.values()))
         # From here on the claims are verified.
         fitting = _matching(holding, claims)
         return _principal(_chosen(fitting, tenant), claims)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from typing import Any, Final, TypeGuard
 
-from service.errors import InvalidToken
+from service.errors import InvalidToken, TokenExpired
 from service.identity.jws import MAX_NAME
 from service.principal import Trust
 
@@ -33,43 +33,52 @@ def audience_of(claims: dict[str, Any]) -> frozenset[str]:
     return frozenset(values)
 
 
-def check_claims(claims: dict[str, Any], header: dict[str, Any], trust: Trust, now: float) -> str | None:
+def check_claims(claims: dict[str, Any], header: dict[str, Any], trust: Trust, now: float) -> InvalidToken | None:
     """Return why *trust* refuses these claims at *now* (Unix seconds); None where it accepts them."""
     return refusal_of(lambda: _check(claims, header, trust, now))
 
 
-def refusal_of(check: Callable[[], None]) -> str | None:
+def refusal_of(check: Callable[[], None]) -> InvalidToken | None:
     """Return why a check refuses; None where it doesn't. Each trust has rules of its own, and one may do."""
     try:
         check()
     except InvalidToken as refusal:
-        return refusal.reason
+        return refusal
     return None
+
+
+def telling(refusals: list[InvalidToken | None]) -> InvalidToken:
+    """Return the refusal that the holder can act on, which is that of a token too old; else the first.
+
+    Each must be of a trust whose keys made the signature.
+    """
+    told = [refusal for refusal in refusals if refusal is not None]
+    return next((refusal for refusal in told if isinstance(refusal, TokenExpired)), told[0])
 
 
 def _check(claims: dict[str, Any], header: dict[str, Any], trust: Trust, now: float) -> None:
     _check_kind(claims, header, trust)
-    check_times(claims, trust, now)
     _name(claims, "sub")
     if "sid" in claims:
         _name(claims, "sid")
+    check_times(claims, trust, now)  # last: "expired" says that all else is right
 
 
 def check_times(claims: dict[str, Any], trust: Trust, now: float, *, life: float | None = None) -> None:
-    """Raise `InvalidToken` unless the token is for *now* (Unix seconds).
+    """Raise `InvalidToken` unless the token is for *now* (Unix seconds); `TokenExpired` where it was.
 
     Where `exp` may be left out, *life* is what stands in for it: seconds after `iat`.
     """
     issued = _time(claims, "iat")
     expires = _time(claims, "exp") if "exp" in claims or life is None else issued + life
-    if now >= expires + trust.leeway:
-        raise InvalidToken("expired")
     if issued > now + trust.leeway:
         raise InvalidToken("issued in the future")
-    if now - issued > trust.max_age + trust.leeway:
-        raise InvalidToken("older than max_age")
     if "nbf" in claims and _time(claims, "nbf") > now + trust.leeway:
         raise InvalidToken("not valid yet")
+    if now >= expires + trust.leeway:
+        raise TokenExpired("expired by its exp")
+    if now - issued > trust.max_age + trust.leeway:
+        raise InvalidToken("older than max_age")
 
 
 def _check_kind(claims: dict[str, Any], header: dict[str, Any], trust: Trust) -> None:

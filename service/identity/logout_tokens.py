@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any, Final
 
 from service.errors import InvalidToken, IssuerUnavailable
-from service.identity.claims import LOGOUT_EVENT, check_times, is_name, refusal_of
+from service.identity.claims import LOGOUT_EVENT, check_times, is_name, refusal_of, telling
 from service.identity.jws import MAX_NAME, parse_token
 from service.identity.keys import KeyCache
 from service.identity.signatures import believing, verified
@@ -60,7 +60,7 @@ class LogoutTokens:
         }
         holding = [trust for trust, refusal in refusals.items() if refusal is None]
         if not holding:
-            raise InvalidToken(refusals[genuine[0]])
+            raise telling(list(refusals.values()))
         # From here on the claims are verified.
         ended = {trust: _ended(trust, claims) for trust in holding}
         return LogoutToken(

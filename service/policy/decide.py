@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from service import contract
 from service.contract import ANCHOR, CREATE, MAX_SECONDS, SECONDS, USER, Path, dotted, flatten, unflatten
-from service.errors import InvalidToken, PolicyDenied, UserMismatch
+from service.errors import TokenExpired, PolicyDenied, UserMismatch
 from service.policy.expressions import ExpressionError, Scope
 from service.policy.tenant import Body, Tenant
 from service.principal import Principal
@@ -39,7 +39,7 @@ def decide(
     by the token's expiry. *trace* is filled with who set what.
 
     Raises `PolicyDenied` (by rule, by a wish outside `client_may`, or because an expression has no value: in
-    doubt, no), `UserMismatch`, and `InvalidToken` where the token's end leaves no whole second for a session.
+    doubt, no), `UserMismatch`, and `TokenExpired` where the token's end leaves no whole second for a session.
     """
     try:
         activation = Scope(principal.claims, tenant.name, wishes, now).activation()
@@ -74,7 +74,7 @@ def decide(
 def _clamp(principal: Principal, fields: dict[Path, Any], now: float, trace: Trace | None) -> None:
     left = int(principal.expires_at - now)
     if left < 1:
-        raise InvalidToken("the token ends within a second, and the session would end with it")
+        raise TokenExpired("the token ends within a second, and the session would end with it")
     if isinstance(fields[SECONDS], int) and left < fields[SECONDS]:
         fields[SECONDS] = left
         if trace:

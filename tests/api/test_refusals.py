@@ -60,10 +60,18 @@ def test_malformed_credentials(someone: Someone, token: str) -> None:
     assert token[:20] not in body["detail"]
 
 
+def test_a_token_whose_time_is_over_says_so(someone: Someone) -> None:
+    """Nothing else is wrong with it, so a page knows to renew it."""
+    alice = someone()
+    answer = alice.again(exp=1_700_000_000, iat=1_699_999_000).mint()
+    refused(answer, 401, "token_expired")
+    assert answer.headers["www-authenticate"] == 'Bearer error="invalid_token"'
+
+
 def test_every_bad_token_reads_the_same(someone: Someone) -> None:
     """The reason is for the log: the answer is no oracle."""
     alice = someone()
-    expired = alice.again(exp=1_700_000_000, iat=1_699_999_000)
+    expired = alice.again(exp=1_700_000_000, iat=1_699_999_000, nonce="of an ID token")
     stranger = alice.again(aud="nobody-app")
     foreign = alice.again(iss="https://elsewhere.example/")
     answers = [caller.mint() for caller in (expired, stranger, foreign)]

@@ -57,6 +57,7 @@ class Attack:
     name: str
     forge: Callable[[Family], str]
     twin: Callable[[Family], str] = Family.token
+    code: str = "invalid_token"
 
 
 def _header(name: str, **changes: Any) -> Attack:
@@ -267,7 +268,16 @@ TIMES = [
     *(_without("iat", literal) for literal in ("null", '"1"', "true", "-5", "1e400", "{}")),
     *(_without("nbf", literal) for literal in ('"1"', "9999999999", "1e999", "null", "[]")),
     _claim("exp absent", exp=None),
-    _claim("expired an hour ago", exp=1_000_000_000),
+    Attack("expired long ago", lambda f: f.token(payload=f.claims(exp=1_000_000_000)), code="token_expired"),
+    _claim("expired, and issued tomorrow", exp=1_000_000_000, iat=9_999_999_999),
+    _claim("expired, and not valid yet", exp=1_000_000_000, nbf=9_999_999_999),
+    _claim("expired, for another app", exp=1_000_000_000, aud="other"),
+    _claim("expired, of nobody", exp=1_000_000_000, sub=None),
+    _claim("expired, with an empty sid", exp=1_000_000_000, sid=""),
+    _claim("expired, an ID token", exp=1_000_000_000, nonce="n"),
+    Attack(
+        "expired, by a stranger", lambda f: f.token(payload=f.claims(exp=1_000_000_000), key=f.strange_key)
+    ),
     _claim("iat absent", iat=None),
     _claim("issued tomorrow", iat=9_999_999_999),
     _claim("issued long ago", iat=1_000_000_000),

@@ -97,7 +97,7 @@ async def test_garbage_is_no_login_and_no_visit(browser: Browser, value: str) ->
 async def test_an_expired_login_is_no_visit(browser: Browser, login: Login) -> None:
     now = int(login.clock())
     browser.cookies[COOKIE] = login.token(iat=now - 1000, exp=now - 400)
-    assert refused(await browser.mint()) == (401, "invalid_token")
+    assert refused(await browser.mint()) == (401, "token_expired")
 
 
 @pytest.mark.parametrize("origin", [APP, GLOBEX_APP, "https://initech.example"])
