@@ -275,9 +275,7 @@ TIMES = [
     _claim("expired, of nobody", exp=1_000_000_000, sub=None),
     _claim("expired, with an empty sid", exp=1_000_000_000, sid=""),
     _claim("expired, an ID token", exp=1_000_000_000, nonce="n"),
-    Attack(
-        "expired, by a stranger", lambda f: f.token(payload=f.claims(exp=1_000_000_000), key=f.strange_key)
-    ),
+    Attack("expired, by a stranger", lambda f: f.token(payload=f.claims(exp=1_000_000_000), key=f.strange_key)),
     _claim("iat absent", iat=None),
     _claim("issued tomorrow", iat=9_999_999_999),
     _claim("issued long ago", iat=1_000_000_000),
