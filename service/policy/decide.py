@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from service import contract
 from service.contract import ANCHOR, CREATE, MAX_SECONDS, SECONDS, USER, Path, dotted, flatten, unflatten
-from service.errors import TokenExpired, PolicyDenied, UserMismatch
+from service.errors import PolicyDenied, TokenExpired, UserMismatch
 from service.policy.expressions import ExpressionError, Scope
 from service.policy.tenant import Body, Tenant
 from service.principal import Principal
