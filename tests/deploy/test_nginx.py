@@ -76,6 +76,15 @@ def test_a_mint_goes_through_and_is_told_by_the_same_id(proxied: httpx2.Client, 
     assert answer.json()["client_secret"] not in line
 
 
+def test_whom_a_server_asks_about_is_in_no_log(proxied: httpx2.Client, home: Path) -> None:
+    answer = proxied.post("/v1/tenants/acme/users/alice%40example.com/logout")
+    assert answer.status_code == 401
+    log = home / "chatkit-mint.log"
+    eventually(lambda: answer.headers["x-request-id"] in log.read_text())
+    assert '"path":"/v1/tenants/acme/users/-"' in log.read_text()
+    assert "alice" not in log.read_text()
+
+
 @pytest.mark.parametrize("path", STARTERS)
 def test_a_page_of_an_official_starter_gets_its_secret(proxied: httpx2.Client, issuer: Issuer, path: str) -> None:
     answer = proxied.post(path, headers=bearer(issuer))
