@@ -97,8 +97,11 @@ def serve_with_workers(settings: Settings) -> None:
             configured = settings.model_copy(update={"redis_url": redis_url})
 
             def replaced(place: int, how: str) -> None:
-                metrics.worker_restarts.labels(how).inc()
-                make_place(family, str(place))
+                try:
+                    metrics.worker_restarts.labels(how).inc()
+                    make_place(family, str(place))
+                except OSError as error:  # a full disk must not take those along who still serve
+                    structlog.get_logger().error("metrics_not_begun_anew", place=place, reason=error.strerror)
 
             supervisor = Supervisor(
                 lambda place, channel: _work(configured, sockets, family, place, channel),

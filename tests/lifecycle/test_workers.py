@@ -1,6 +1,7 @@
 """Several processes on the same sockets: counted as one, replaced when they die, ended together."""
 
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -76,6 +77,16 @@ def test_no_counter_goes_back_when_a_worker_is_killed(start: Start, around: Surr
     assert house.service.counted("worker_restarts", how="killed") == 4
     assert len(list(house.family.glob("*.db"))) == 12, "four each for two workers and the parent"
     assert {line["signal"] for line in house.told("worker_ended")} == {"SIGKILL"}
+
+
+def test_a_lost_directory_of_metrics_takes_nobody_along(start: Start, around: Surroundings) -> None:
+    house = start(**TWO)
+    shutil.rmtree(house.family)
+    first, second = (house.workers()[place] for place in (0, 1))
+    house.kill(first, signal.SIGKILL, wait=False)
+    eventually(lambda: house.told("metrics_not_begun_anew"))
+    mint_apart(house, around, 3)
+    assert house.workers()[1] == second
 
 
 def test_who_dies_again_and_again_is_replaced_ever_more_slowly(start: Start) -> None:

@@ -63,6 +63,22 @@ def test_a_new_process_goes_on_where_the_last_in_its_place_stopped(tmp_path: Pat
     assert {path.suffix for path in tmp_path.iterdir()} == {".db"}
 
 
+def test_a_full_disk_is_an_error_and_no_end_of_the_process(tmp_path: Path) -> None:
+    home = tmp_path / "disk"
+    home.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", home], check=False)
+    if mounted.returncode:
+        pytest.skip("needs the right to mount")
+    try:
+        (home / "full").write_bytes(bytes(128 * 1024))
+        script = f"from service.observe.family import *; make_place(Path({str(home)!r}), '0')"
+        ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+        assert ended.returncode == 1, "no signal"
+        assert "No space left on device" in ended.stderr
+    finally:
+        subprocess.run(["umount", "-l", home], check=True)
+
+
 def test_a_place_can_be_read_before_anybody_counts_there(tmp_path: Path) -> None:
     make_place(tmp_path, "0")
     assert Metrics(tmp_path).exposition("")[0] == b""
