@@ -48,6 +48,13 @@ def test_a_figure_is_the_same_over_every_window(figure: str) -> None:
     assert len({expr.replace(f"[{name.partition(figure)[2]}]", "[]") for name, expr in told.items()}) == 1
 
 
+@pytest.mark.parametrize("pace", ["Fast", "Steady", "Slow"])
+def test_both_budgets_are_watched_alike(pace: str) -> None:
+    mints, logouts = (rules("alert")[f"ChatkitMint{what}Budget{pace}"] for what in ("Mint", "Logout"))
+    assert mints["expr"].replace("mint_errors", "logout_errors") == logouts["expr"]
+    assert (mints["for"], mints["labels"]) == (logouts["for"], logouts["labels"])
+
+
 def test_the_objectives_count_what_mints_and_what_logs_out() -> None:
     code = "".join(path.read_text() for path in (ROOT / "service" / "http").glob("*.py"))
     routes = {*re.findall(r'Route\(f?"([^"]+)"', code), *STARTERS}
