@@ -214,7 +214,7 @@ def run(place, channel):
     if place:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         time.sleep(60)
-    while b"e" not in channel.recv(4096):
+    while (heard := channel.recv(4096)) and b"e" not in heard:
         pass
     print("one has ended", flush=True)
     return 0
