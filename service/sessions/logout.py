@@ -60,6 +60,8 @@ class Logout:
         listed = await self._queue.schedule(keys, delay=LISTED_FOR)
         queued = await self._store.retire(keys, session_id, reason="cancel")
         if queued is None:
+            if listed:
+                await self._queue.release(listed, delay=None)  # nothing was queued for it
             raise NotFound("not among the caller's live sessions")
         report = await self._canceller.settle(keys, [queued], wait=self._wait, listed=listed)
         if report.pending:

@@ -81,7 +81,7 @@ class Sweeper:
                 await self._queue.release(claim, delay=0.0)
             else:
                 # Who queued more meanwhile listed the user anew: then the score has changed, and this does nothing.
-                await self._queue.release(claim, delay=LEASED if report.minting else None)
+                await self._queue.release(claim, delay=LEASED if report.minting else None, idle=True)
         except asyncio.CancelledError:
             await self._hand_back(claim)
             raise

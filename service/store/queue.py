@@ -143,8 +143,10 @@ class CancelQueue:
             )
         return left, leases
 
-    async def release(self, claim: Claim, *, delay: float | None) -> bool:
+    async def release(self, claim: Claim, *, delay: float | None, idle: bool = False) -> bool:
         """Give a claimed user back: due again in *delay* seconds, or (None) with nothing left to do.
+
+        *idle*: nothing is queued, so that nothing has waited until now.
 
         Return whether it was still ours to give.
         """
@@ -153,7 +155,10 @@ class CancelQueue:
         async with self._guard():
             for entry, score in claim.entries:
                 ours = (
-                    bool(await self._release([claim.keys.due, claim.keys.since], [entry, score, milliseconds])) or ours
+                    bool(
+                        await self._release([claim.keys.due, claim.keys.since], [entry, score, milliseconds, int(idle)])
+                    )
+                    or ours
                 )
                 milliseconds = -1  # once is enough
         return ours

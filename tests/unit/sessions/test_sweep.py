@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from service.errors import StoreUnavailable, UpstreamUnavailable
+from service.errors import NotFound, StoreUnavailable, UpstreamUnavailable
+from service.session import Limits
 from service.sessions import sweep
 from service.sessions.cancel import PER_ACCOUNT, backoff
-from service.store.queue import Claim
+from service.store.queue import LISTED_FOR, Claim
 from service.store.records import UserKeys
 from support.world import DAY, World
 
@@ -34,6 +35,45 @@ async def test_two_replicas_share_the_work_without_doing_it_twice(world: World, 
     assert sum(taken) == 20
     assert len(world.upstream.cancelled) + len(other.upstream.cancelled) == 20
     assert await world.due() == {}
+
+
+async def test_who_asks_for_sessions_that_are_not_theirs_is_not_listed(world: World) -> None:
+    who = world.login()
+    with pytest.raises(NotFound):
+        await world.log_out.one(who, "cksess_unknown")
+    assert await world.queue.pending() == (0, None)
+
+
+@pytest.mark.parametrize("minting", [False, True])
+async def test_who_is_listed_again_and_again_with_nothing_to_cancel_has_waited_for_nothing(
+    world: World, minting: bool
+) -> None:
+    """Anybody could make the oldest pending cancel grow without end, and wake somebody up."""
+    who = world.login()
+    keys = UserKeys.of("acme", "alice")
+    if minting:
+        await world.store.admit(who, Limits(), lease_seconds=25)
+    for later in (0, 1):  # the second makes it stand twice on the list
+        await world.queue.schedule(keys, delay=LISTED_FOR + later)
+    await world.redis.zadd(keys.since, {keys.tag: 1000})
+    await world.make_due(who)
+    await world.sweeper.once()
+    users, since = await world.queue.pending()
+    assert users == 1
+    assert since is not None
+    assert since > world.clock() - 60
+
+
+async def test_who_has_something_to_cancel_waits_since_it_was_listed(world: World) -> None:
+    who = world.login()
+    keys = UserKeys.of("acme", "alice")
+    await world.minted(who)
+    world.upstream.cancels_fail.add("acme")
+    await world.log_out(who, everywhere=False, remember=DAY)
+    await world.redis.zadd(keys.since, {keys.tag: 1000})
+    await world.make_due(who)
+    await world.sweeper.once()
+    assert await world.queue.pending() == (1, 1.0)
 
 
 async def test_a_dead_upstream_of_one_tenant_holds_up_no_other(world: World) -> None:
