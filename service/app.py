@@ -225,7 +225,7 @@ def create_app(
 
 def _audit_sink(settings: Settings, metrics: Metrics) -> Sink:
     """Return where the audit stream goes; both streams' lost lines are counted."""
-    output().on_drop = metrics.log_drops.labels("log").inc
+    output().on_drop = lambda lines: metrics.lost.put(("log", lines))
     if settings.audit_file is None:
         return output()
     try:
@@ -233,7 +233,7 @@ def _audit_sink(settings: Settings, metrics: Metrics) -> Sink:
     except OSError as error:
         raise OSError(f"CHATKIT_MINT_AUDIT_FILE: can't write to {settings.audit_file}: {error.strerror}") from None
     sink.on_trouble = lambda error: log.error("audit_file_trouble", error=error)
-    sink.on_drop = metrics.log_drops.labels("audit").inc
+    sink.on_drop = lambda lines: metrics.lost.put(("audit", lines))
     return sink
 
 

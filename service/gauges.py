@@ -49,6 +49,7 @@ class Gauges:
 
     async def once(self) -> None:
         """Measure now. What Redis doesn't tell goes on from what it told last: no alert falls silent with it."""
+        self._metrics.count_lost_lines()
         self._policies_and_keys()
         self._metrics.set_live(self._census.live())
         self._metrics.mints_in_flight.set(self._mint.under_way)

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Final, Literal, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
@@ -53,6 +54,9 @@ class Metrics:
         else:
             MultiProcessCollector(self.scraped, str(family))  # type: ignore[no-untyped-call]
         self._most_tenants = tenants
+        self.lost: SimpleQueue[tuple[str, int]] = SimpleQueue()
+        """Stream and count of lines that a sink has lost. A queue that needs no lock: a line may be lost while this
+        thread holds the library's, and so may a destructor's."""
         self.declared: list[Counter | Gauge | Histogram] = []
         """All of them, in order."""
         self._named: dict[str, str] = {}
@@ -201,6 +205,15 @@ class Metrics:
         self.declared.append(metric)
         return metric
 
+    def count_lost_lines(self) -> None:
+        """Count what the sinks have lost."""
+        while True:
+            try:
+                stream, lines = self.lost.get_nowait()
+            except Empty:
+                return
+            self.log_drops.labels(stream).inc(lines)
+
     def know(self, tenants: Collection[str]) -> None:
         """Give the tenants in force names of their own, up to the ceiling.
 
@@ -239,5 +252,6 @@ class Metrics:
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """Return the metrics in the format that the scraper's Accept header asks for, and its content type."""
+        self.count_lost_lines()
         encode, content_type = choose_encoder(accept)
         return encode(self.scraped), content_type

@@ -76,6 +76,8 @@ class Revoke:
         """
         await self._tenants.block(tenant)
         await self._revocations.begin(tenant, rate=rate)
+        # And again: somebody's unblock that had looked before there was anything to see may have opened it since.
+        await self._tenants.block(tenant)
         return await self.standing(tenant)
 
     async def standing(self, tenant: str) -> Standing:
@@ -95,11 +97,21 @@ class Revoke:
 
         Raises `Conflict` while its users are being fenced: those who came back would be logged out once more.
         """
+        await self._refuse_while_fencing(tenant)
+        was_blocked = await self._tenants.unblock(tenant, remember=self._remember_for(tenant))
+        try:
+            await self._refuse_while_fencing(tenant)
+        except Conflict:
+            # Somebody's revocation began in between: it was told that the tenant is closed.
+            await self._tenants.block(tenant)
+            raise
+        return was_blocked
+
+    async def _refuse_while_fencing(self, tenant: str) -> None:
         progress = await self._revocations.progress(tenant)
         if progress and progress.state == "fencing":
             await self._revocations.resume(tenant)
             raise Conflict("fencing", detail="The revocation still goes through the users; try again in a moment")
-        return await self._tenants.unblock(tenant, remember=self._remember_for(tenant))
 
     async def run(self) -> None:
         """Carry on whatever is under way, for ever. Redis being away is no reason to stop."""

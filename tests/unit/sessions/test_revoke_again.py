@@ -243,3 +243,30 @@ async def test_16_who_was_swept_meanwhile_is_listed_anew(world: World) -> None:
     assert await world.due() == {}
     await world.queue.hurry(ALICE, listed, delay=0)
     assert list(await world.due()) == [ALICE.tag]
+
+
+async def test_who_opens_a_tenant_while_another_begins_to_revoke_it_is_told(world: World) -> None:
+    """Two operators: one looks before the other begins, and opens after."""
+    await world.minted(world.login())
+    await world.revoke._tenants.block("acme")
+    opened = world.revoke._tenants.unblock
+
+    async def begun_in_between(tenant: str, *, remember: float) -> bool:
+        await world.revoke.begin(tenant, rate=QUICK)
+        return await opened(tenant, remember=remember)
+
+    world.revoke._tenants.unblock = begun_in_between  # type: ignore[method-assign]
+    with pytest.raises(Conflict):
+        await world.revoke.unblock("acme")
+    assert await world.revoke._tenants.since("acme") is not None
+
+
+async def test_who_begins_while_another_opens_finds_the_tenant_closed(world: World) -> None:
+    begin = world.revoke._revocations.begin
+
+    async def opened_in_between(tenant: str, *, rate: float) -> None:
+        await world.revoke._tenants.unblock(tenant, remember=DAY)
+        await begin(tenant, rate=rate)
+
+    world.revoke._revocations.begin = opened_in_between  # type: ignore[method-assign]
+    assert (await world.revoke.begin("acme", rate=QUICK)).blocked_since is not None
