@@ -88,7 +88,7 @@ async def test_a_refused_access_token_is_renewed_once(tab: Tab, subject: str) ->
     assert await tab.page.evaluate("renewals") == [False, True]
     await tab.client(stale)
     error = await tab.error()
-    assert (error["code"], error["status"], error["error"]) == ("invalid_token", 401, True)
+    assert (error["code"], error["status"], error["error"]) == ("token_expired", 401, True)
     assert await tab.page.evaluate("renewals") == [False, True]
     assert tab.house.front.mints() == 4
 
