@@ -24,6 +24,7 @@ from service.http.backchannel import BackChannelApi
 from service.http.canonical import CanonicalLine, plain
 from service.http.cors import Cors
 from service.http.credentials import Credentials
+from service.http.described import described_routes
 from service.http.operations import OperationsApi
 from service.http.public import PublicApi
 from service.http.servers import ServersApi
@@ -210,7 +211,7 @@ def create_app(
     )
     admin = AdminApi(settings.admin_key, lambda: policies.current, store, revoke, settings.revoke_rate, audit, clock)
     app = _starlette(
-        [*public.routes(), *backchannel.routes(), *servers.routes(), *asset_routes()],
+        [*public.routes(), *backchannel.routes(), *servers.routes(), *asset_routes(), *described_routes()],
         metrics,
         logging.INFO,
         lifespan,

@@ -41,7 +41,7 @@ def _a_real_version(version: str) -> str:
 
 
 Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
-Version = Annotated[Name, AfterValidator(_a_real_version)]
+Version = Annotated[Name, AfterValidator(_a_real_version), Field(json_schema_extra={"not": {"const": "latest"}})]
 StateKey = Annotated[str, Field(min_length=1, max_length=MAX_STATE_KEY)]
 
 
@@ -150,7 +150,7 @@ class CreateSession(TypedDict):
 
 @with_config(STRICT)
 class SessionWish(TypedDict, total=False):
-    """What a caller may send us: the same, every part of it optional."""
+    """What a caller may wish for: ChatKit's create body, every part of it optional."""
 
     user: User
     workflow: WorkflowWish

@@ -2,15 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from urllib.parse import parse_qsl
 
+from pydantic import Field, TypeAdapter
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from typing_extensions import TypedDict
 
-from service.errors import InvalidRequest, InvalidToken
+from service.errors import BodyTooLarge, InvalidRequest, InvalidToken, IssuerUnavailable, StoreUnavailable
 from service.http.answers import read_raw
+from service.http.operation import Credential, Operation
 from service.identity.logout_tokens import LogoutTokens
 from service.observe.audit import Audit, named
 from service.observe.logs import note
@@ -19,6 +22,29 @@ from service.sessions.backchannel import BackChannelLogout
 
 FORM: Final = "application/x-www-form-urlencoded"
 MAX_FIELDS: Final = 16
+
+
+class LogoutForm(TypedDict):
+    """What a provider sends; other fields are its own affair."""
+
+    logout_token: Annotated[str, Field(min_length=1)]
+
+
+OPERATIONS: Final = (
+    Operation(
+        "POST",
+        "/v1/logout/backchannel",
+        "backChannelLogout",
+        "OIDC Back-Channel Logout 1.0: an identity provider tells that a login, or every login of a user, is over.",
+        Credential.LOGOUT_TOKEN,
+        (InvalidRequest, BodyTooLarge, IssuerUnavailable, StoreUnavailable),
+        shape=TypeAdapter(LogoutForm),
+        media_type=FORM,
+        body_required=True,
+        answers=None,
+        example={"logout_token": "$LOGOUT_TOKEN"},
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from http import HTTPStatus
 from math import ceil
 from typing import Any, Final
 
+from pydantic import TypeAdapter
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,10 +19,15 @@ from service.errors import (
     Unauthorized,
 )
 from service.http.answers import to_json
+from service.http.shapes import LOGOUT_PROBLEM, PROBLEM, SDK_PROBLEM, STARTER_PROBLEM
 from service.observe.logs import note, where
 
 REFUSAL_KEY: Final = "chatkit_mint.refusal"
 """Where the request's scope keeps the code of its refusal, for the metrics."""
+
+SDK_ROUTES: Final = "/v1/chatkit/"
+STARTER_ROUTES: Final = "/api/"
+BACK_CHANNEL: Final = "/v1/logout/backchannel"
 
 _OPENAI_TYPES: Final = {
     400: "invalid_request_error",
@@ -36,6 +42,15 @@ _BY_STATUS: Final[dict[int, type[Refusal]]] = {
     405: MethodNotAllowed,
     413: BodyTooLarge,
 }
+
+
+def problem_shape(path: str) -> TypeAdapter[Any]:
+    """Return the shape of a refusal on *path*."""
+    if path.startswith(SDK_ROUTES):
+        return SDK_PROBLEM
+    if path.startswith(STARTER_ROUTES):
+        return STARTER_PROBLEM
+    return LOGOUT_PROBLEM if path == BACK_CHANNEL else PROBLEM
 
 
 def answer_error(error: Exception, request: Request) -> Response:
@@ -66,13 +81,13 @@ def problem(refusal: Refusal, request: Request) -> Response:
     if refusal.field:
         body["field"] = refusal.field
     path = request.scope["path"]
-    if path.startswith("/v1/chatkit/"):
+    if path.startswith(SDK_ROUTES):
         ours = refusal.status >= HTTPStatus.INTERNAL_SERVER_ERROR
         kind = _OPENAI_TYPES.get(refusal.status, "server_error" if ours else "invalid_request_error")
         body["error"] = {"message": refusal.detail, "type": kind, "param": refusal.field, "code": code}
-    elif path.startswith("/api/"):
+    elif path.startswith(STARTER_ROUTES):
         body["error"] = refusal.detail
-    elif path == "/v1/logout/backchannel":
+    elif path == BACK_CHANNEL:
         # OIDC Back-Channel Logout 1.0 §2.8, after RFC 6749 §5.2.
         busy = refusal.status >= HTTPStatus.INTERNAL_SERVER_ERROR
         body["error"] = "temporarily_unavailable" if busy else "invalid_request"

@@ -12,9 +12,11 @@ from starlette.routing import Route
 from typing_extensions import TypedDict
 
 from service.contract import STRICT, WISH, SessionWish
-from service.errors import LoginRevoked
+from service.errors import LoginRevoked, NotFound, StoreUnavailable, UpstreamUnavailable
 from service.http.answers import json_answer, read_body
 from service.http.credentials import Caller, Credentials
+from service.http.operation import BY_BODY, BY_CALLER, BY_MINT, Credential, Operation
+from service.http.shapes import LOGGED_OUT, MINTED, SESSION, SESSIONS
 from service.http.starters import START, STARTERS, StartWish, wishes_of
 from service.identity.visitors import forget_cookie
 from service.observe.audit import Audit, named
@@ -38,6 +40,50 @@ class LogoutWish(TypedDict, total=False):
 
 
 LOGOUT: Final[TypeAdapter[LogoutWish]] = TypeAdapter(LogoutWish)
+
+OPERATIONS: Final = (
+    Operation(
+        "POST",
+        "/v1/chatkit/sessions",
+        "mintSession",
+        "Mint a session. The body is optional; everything in it is a wish, and the tenant's policy decides.",
+        Credential.USER,
+        BY_MINT,
+        shape=WISH,
+        answer=MINTED,
+        example={"workflow": {"id": "wf_support"}},
+        minting=True,
+    ),
+    Operation(
+        "GET",
+        "/v1/chatkit/sessions",
+        "listSessions",
+        "List the caller's live sessions, never a secret.",
+        Credential.USER,
+        (*BY_CALLER, LoginRevoked, StoreUnavailable),
+        answer=SESSIONS,
+    ),
+    Operation(
+        "POST",
+        "/v1/chatkit/sessions/{session_id}/cancel",
+        "cancelSession",
+        "Cancel one of the caller's own sessions. Where upstream doesn't confirm in time it is tried again here.",
+        Credential.USER,
+        (*BY_CALLER, LoginRevoked, NotFound, UpstreamUnavailable, StoreUnavailable),
+        answer=SESSION,
+    ),
+    Operation(
+        "POST",
+        "/v1/logout",
+        "logOut",
+        "End the caller's login, or every login of the user, and cancel the sessions; of a visitor, the visit.",
+        Credential.USER,
+        (*BY_CALLER, *BY_BODY, LoginRevoked, StoreUnavailable),
+        shape=LOGOUT,
+        answer=LOGGED_OUT,
+        example={"everywhere": True},
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)

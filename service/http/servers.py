@@ -2,12 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from service.errors import InvalidToken, MissingCredentials, NotFound, PolicyDenied, StoreUnavailable
 from service.http.answers import json_answer
+from service.http.operation import Credential, Operation, Refusals
+from service.http.shapes import LOGGED_OUT, SESSIONS
 from service.identity.authenticate import bearer_token
 from service.identity.service_keys import check_service_key
 from service.observe.audit import Audit, named
@@ -17,10 +21,35 @@ from service.sessions.logout import Logout
 from service.store.records import UserKeys
 from service.store.sessions import SessionStore
 
+USER: Final = "/v1/tenants/{tenant}/users/{subject:path}"
+"""A subject may hold slashes: it is all that stands between `/users/` and the last word."""
+REFUSALS: Final[Refusals] = (MissingCredentials, InvalidToken, PolicyDenied, NotFound, StoreUnavailable)
+
+OPERATIONS: Final = (
+    Operation(
+        "POST",
+        f"{USER}/logout",
+        "logOutUser",
+        "End every login of one user and cancel their sessions (right `logout`): for an app's own logout hook.",
+        Credential.SERVICE,
+        REFUSALS,
+        answer=LOGGED_OUT,
+    ),
+    Operation(
+        "GET",
+        f"{USER}/sessions",
+        "listUserSessions",
+        "List one user's live sessions, never a secret (right `read`).",
+        Credential.SERVICE,
+        REFUSALS,
+        answer=SESSIONS,
+    ),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class ServersApi:
-    """The endpoints. A subject may hold slashes: it is all that stands between `/users/` and the last word."""
+    """The endpoints."""
 
     policies: Callable[[], Policies]
     logout: Logout
@@ -30,10 +59,9 @@ class ServersApi:
 
     def routes(self) -> list[Route]:
         """Return the routing table."""
-        user = "/v1/tenants/{tenant}/users/{subject:path}"
         return [
-            Route(f"{user}/logout", self.log_out_user, methods=["POST"]),
-            Route(f"{user}/sessions", self.user_sessions, methods=["GET"]),
+            Route(f"{USER}/logout", self.log_out_user, methods=["POST"]),
+            Route(f"{USER}/sessions", self.user_sessions, methods=["GET"]),
         ]
 
     async def log_out_user(self, request: Request) -> Response:

@@ -10,6 +10,8 @@ from pydantic import Field, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
 from service.contract import STRICT, Configuration, ExpiresAfter, RateLimits, SessionWish, User, WorkflowWish
+from service.http.operation import BY_MINT, Credential, Operation
+from service.http.shapes import STARTED
 
 STARTERS: Final = ("/api/create-session", "/api/chatkit/start", "/api/chatkit/refresh")
 
@@ -29,6 +31,22 @@ class StartWish(TypedDict, total=False):
 
 
 START: Final[TypeAdapter[StartWish]] = TypeAdapter(StartWish)
+
+OPERATIONS: Final = tuple(
+    Operation(
+        "POST",
+        path,
+        name,
+        "Mint a session as the official starters' servers do, for a page that was written for one of them.",
+        Credential.USER,
+        BY_MINT,
+        shape=START,
+        answer=STARTED,
+        example={"workflow": {"id": "wf_support"}},
+        minting=True,
+    )
+    for path, name in zip(STARTERS, ("createSession", "startSession", "refreshSession"), strict=True)
+)
 
 
 def wishes_of(start: StartWish) -> SessionWish:

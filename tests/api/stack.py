@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 
 from api.parts import Issuer, RedisServer, eventually
 from service.upstream.authority.sessions import Authority
+from support.documented import on_answer
 from support.processes import Process, clean_environ
 
 API_KEYS = {"ACME_KEY": "sk-acme-5d41402abc4b2a76b971", "GLOBEX_KEY": "sk-globex-7d793037a0760186574b"}
@@ -40,7 +41,9 @@ class Service:
         told = json.loads(self.process.wait_for(r'.*"event":"listening".*')[0])
         self.url, self.operations = told["public"], told["operations"]
         self.process.wait_ready(f"{self.operations}/livez")
-        self.http = httpx2.Client(base_url=self.url, timeout=30.0, trust_env=False)
+        self.http = httpx2.Client(
+            base_url=self.url, timeout=30.0, trust_env=False, event_hooks={"response": [on_answer]}
+        )
         return self
 
     def lines(self) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from starlette.applications import Starlette
 
 from service.identity.visitors import VisitorCookies, cookie_name
 from service.principal import Visitors
+from support.documented import check_documented
 from support.tenants import tenant_file
 from support.tokens import Signer
 
@@ -80,6 +81,7 @@ class Browser:
         async with httpx2.AsyncClient(transport=transport, base_url="https://mint.example") as client:
             sent = {name: value for name, value in headers.items() if value is not None}
             answer = await client.request(method, path, headers=sent, **more)
+        check_documented(answer)
         for name, value, max_age in cookies_of(answer):
             self.cookies[name] = value
             if max_age == 0:
