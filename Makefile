@@ -37,7 +37,7 @@ check: setup ## formatter, linter, types, import rules, and that the packages in
 image-check: ## run the Dockerfile where there is no Docker: its steps, command and health check
 	@$(PYTHON) deploy/image_check.py
 
-soak: setup ## the long runs: kills, interleavings, frozen Redis (about half an hour); their figures are in docs/reliability.md
+soak: setup ## the long runs: kills, interleavings, frozen Redis, schemathesis (about half an hour); their figures are in docs/reliability.md
 	$(BIN)/python tests/soak/crash.py --kills 300
 	$(BIN)/python tests/soak/crash.py --kills 150 --replicas 2
 	$(BIN)/python tests/soak/race.py --orders --rounds 20000 --seconds 480
