@@ -30,13 +30,13 @@ h2 { font-size: 1.4rem; margin: 3rem 0 .75rem; padding-bottom: .3rem; border-bot
 h3 { font-size: 1.05rem; margin: 2rem 0 .4rem; overflow-wrap: anywhere; scroll-margin-top: 1rem; }
 section:target > h3 { outline: 2px solid var(--focus); outline-offset: .3rem; border-radius: .2rem; }
 p { margin: .4rem 0; }
-a { color: var(--link); text-underline-offset: .15em; }
+a { color: var(--link); text-underline-offset: .3em; }
 a:focus-visible, [tabindex]:focus-visible { outline: 2px solid var(--focus); outline-offset: 2px; }
 code, pre { font: .9em/1.5 ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; }
 code { background: var(--card); padding: .1em .3em; border-radius: .25em; }
 pre { background: var(--card); border: 1px solid var(--line); border-radius: .5rem; padding: .8rem 1rem;
   overflow-x: auto; }
-pre code, h3 code { background: none; padding: 0; }
+pre code, h3 code { background: none; padding: 0; font-weight: inherit; }
 dl { display: grid; grid-template-columns: 8.5rem 1fr; gap: .15rem 1rem; margin: .5rem 0; }
 dt { color: var(--soft); }
 dd { margin: 0; min-width: 0; }
@@ -112,7 +112,7 @@ tell operators the <code>request_id</code>, by which they find the reason in the
 wrong, <code>field</code> names it.</p>
 {_pre(orjson.dumps(_SHAPE, option=orjson.OPT_INDENT_2).decode())}
 <p>Under <code>/v1/chatkit/</code> the body also has the <code>error</code> object that OpenAI's SDKs read; under
-<code>/api/</code> <code>error</code> is the text that the official starters' pages show.</p>
+<code>/api/</code> its <code>error</code> is the text that the official starters' pages show.</p>
 {_codes(refusals)}
 {"".join(_refusal(kind, operations) for kind in refusals)}
 </main>

@@ -69,7 +69,7 @@ BY_MINT: Final[Refusals] = (
 class Credential(Enum):
     """Who may call: the text is for people."""
 
-    USER = "a user: access token, or the tenant's token cookie; a visitor: the visitor cookie"
+    USER = "a user or visitor: access token, the tenant's token cookie, or the visitor cookie"
     SERVICE = "one of the tenant's servers: service key"
     LOGOUT_TOKEN = "an identity provider: the logout token in the body"  # noqa: S105  (no secret)
     NONE = "anybody"
