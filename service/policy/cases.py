@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from service.contract import WISH, dotted, flatten
 from service.policy.explain import explain
-from service.policy.model import Shape, Text
+from service.policy.shape import Shape, Text
 from service.policy.source import Mistake, Source, SourceError, read_source
 from service.policy.tenant import Tenant
 

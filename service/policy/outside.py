@@ -11,7 +11,8 @@ import orjson
 from pydantic import SecretStr
 
 from service.policy.expressions import TEXT, TRUTH, Expression, Scope
-from service.policy.model import IdentityEntry, SecretRef, TenantFile
+from service.policy.model import IdentityEntry, TenantFile
+from service.policy.shape import SecretRef
 from service.policy.source import Route
 from service.principal import Claims, Discovery, InlineJwks, JwksFile, JwksUrl, KeySource, SharedSecret, Trust
 from service.session import Account
