@@ -69,7 +69,7 @@ async def test_401_is_authentication(someone: Someone, connect: Connect) -> None
     async with connect(alice) as client:
         with pytest.raises(openai.AuthenticationError) as raised:
             await client.beta.chatkit.sessions.create(user=alice.subject, workflow={"id": "wf_acme"})
-    assert raised.value.code == "invalid_token"
+    assert raised.value.code == "token_expired"
 
 
 async def test_403_is_permission_denied(someone: Someone, connect: Connect) -> None:
