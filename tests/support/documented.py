@@ -43,7 +43,8 @@ def check_documented(answer: httpx2.Response) -> None:
     request = answer.request
     whole = request.url.raw_path.decode("ascii").partition("?")[0]
     path = next((path for form, path in _paths() if form.fullmatch(httpx2.URL(whole).path)), None)
-    operation = _document()["paths"].get(path, {}).get(request.method.lower())
+    method = "get" if request.method == "HEAD" else request.method.lower()  # RFC 9110 §9.3.2
+    operation = _document()["paths"].get(path, {}).get(method)
     if path is None or operation is None:
         assert answer.status_code in (204, 200, 400, 404, 405), f"{request.method} {whole} is not documented"
         assert answer.status_code != 200 or request.method == "HEAD", f"{request.method} {whole} is not documented"
@@ -51,14 +52,14 @@ def check_documented(answer: httpx2.Response) -> None:
     which, status = f"{request.method} {path} {answer.status_code}", str(answer.status_code)
     assert status in operation["responses"], f"{which} is not documented"
     _check_headers(which, answer, operation["responses"][status]["headers"])
-    content = operation["responses"][status].get("content")
+    content = operation["responses"][status].get("content") if request.method != "HEAD" else None
     if content is None:
         assert not answer.content, f"{which} has a body"
         return
     media_type = answer.headers["content-type"].partition(";")[0]
     assert media_type in content, f"{which} as {media_type} is not documented"
     if media_type in JSON:
-        for mistake in _validator(path, request.method.lower(), status, media_type).iter_errors(answer.json()):
+        for mistake in _validator(path, method, status, media_type).iter_errors(answer.json()):
             raise AssertionError(f"{which}: {mistake.json_path}: {mistake.message}")
 
 
