@@ -25,7 +25,7 @@ run: setup ## start everything on this machine: service, identity provider, auth
 	@$(BIN)/chatkit-mint dev $(ARGS)
 
 test: setup ## run the tests (under five minutes on two cores)
-	@$(BIN)/pytest -n 3 --dist loadfile $(ARGS)
+	@$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 check: setup ## formatter, linter, types, import rules, and that the packages installed go together
 	@$(BIN)/ruff format --check .

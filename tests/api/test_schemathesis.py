@@ -17,7 +17,7 @@ from support.tenants import tenant_file, write_config
 pytestmark = pytest.mark.process
 
 HERE = Path(__file__).parent
-SHORT, LONG = 8, 400
+SHORT, LONG = 4, 400
 """Examples that are made up for each route, in `make test` and in `make soak`; the systematic ones come on top."""
 DB = 2
 KEY, DIGEST = make_service_key()

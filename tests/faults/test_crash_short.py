@@ -10,8 +10,8 @@ pytestmark = [pytest.mark.process, pytest.mark.timeout(180)]
 
 
 async def test_whatever_logged_out_is_cancelled_however_often_the_service_is_killed(tmp_path: Path) -> None:
-    accounts = await crash(Plan(kills=8, seed=1, answers=12, hurry=True), tmp_path)
+    accounts = await crash(Plan(kills=5, seed=1, answers=12, hurry=True), tmp_path)
     assert accounts.failures == []
     # Enough was going on for that to mean something.
-    assert accounts.counts["kills with requests under way"] >= 6
+    assert accounts.counts["kills with requests under way"] >= 3
     assert accounts.counts["logged out: sessions cancelled at the authority"] >= 10
