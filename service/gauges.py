@@ -67,7 +67,6 @@ class Gauges:
             self._metrics.policy_version.labels(self._version).set(0)
         self._version = policies.version
         self._metrics.policy_version.labels(policies.version).set(1)
-        self._metrics.know(policies.tenants)
         self._metrics.policy_tenants.set(len(policies.tenants))
         self._metrics.policy_failing.set(int(self._policies.failure is not None))
         self._metrics.keys_missing.set(len(self._keys.missing()))

@@ -114,9 +114,9 @@ class PublicApi:
         policies, minting = self.policies(), request.method == "POST"
         with self.audit.denials("mint" if minting else "list", request.client, policy=policies.version) as known:
             caller = await self.credentials.caller(request, policies, welcome=minting)
-            known.update(self._who(caller.principal, policies))
+            known.update(who := self._who(caller.principal, policies))
             if minting:
-                return await self._mint(request, caller, policies)
+                return await self._mint(request, caller, policies, who)
             await self.store.check_login(caller.principal)
             keys = UserKeys.of(caller.principal.tenant, caller.principal.subject)
             live = await self.store.live(keys, now=self.clock())
@@ -127,9 +127,9 @@ class PublicApi:
         policies = self.policies()
         with self.audit.denials("mint", request.client, policy=policies.version) as known:
             caller = await self.credentials.caller(request, policies, welcome=True)
-            known.update(self._who(caller.principal, policies))
+            known.update(who := self._who(caller.principal, policies))
             wishes = wishes_of(await read_body(request, START, empty=StartWish()))
-            result, grant = await self._issue(request, caller, policies, wishes)
+            result, grant = await self._issue(request, caller, policies, wishes, who)
         body = {
             "client_secret": result.minted.client_secret,
             "expires_at": result.minted.session.expires_at,
@@ -153,7 +153,7 @@ class PublicApi:
         with self.audit.denials("logout", request.client, policy=policies.version) as known:
             caller = await self.credentials.caller(request, policies)
             principal = caller.principal
-            known.update(self._who(principal, policies))
+            known.update(who := self._who(principal, policies))
             wish = await read_body(request, LOGOUT, empty=LogoutWish())
             everywhere = wish.get("everywhere", False)
             if everywhere:
@@ -163,7 +163,7 @@ class PublicApi:
             report = await self.logout(principal, everywhere=everywhere, remember=remember)
         self.audit.tell(
             "logout",
-            **self._who(principal, policies),
+            **who,
             by="user",
             everywhere=everywhere,
             cancelled=report.cancelled,
@@ -172,9 +172,9 @@ class PublicApi:
         answer = json_answer({"cancelled": report.cancelled, "pending": report.pending})
         return _with_cookies(answer, [forget_cookie(principal.tenant)] if principal.visitor else caller.set_cookies)
 
-    async def _mint(self, request: Request, caller: Caller, policies: Policies) -> Response:
+    async def _mint(self, request: Request, caller: Caller, policies: Policies, who: dict[str, Any]) -> Response:
         wishes = await read_body(request, WISH, empty=SessionWish())
-        result, grant = await self._issue(request, caller, policies, wishes)
+        result, grant = await self._issue(request, caller, policies, wishes, who)
         body: dict[str, Any] = {
             **result.minted.session.public(state_variables=grant.expose_state_variables),
             "client_secret": result.minted.client_secret,
@@ -182,7 +182,7 @@ class PublicApi:
         return _with_cookies(json_answer(body, headers=dict(result.headers)), caller.set_cookies)
 
     async def _issue(
-        self, request: Request, caller: Caller, policies: Policies, wishes: SessionWish
+        self, request: Request, caller: Caller, policies: Policies, wishes: SessionWish, who: dict[str, Any]
     ) -> tuple[MintResult, Grant]:
         principal, tenant = caller.principal, policies.tenants[caller.principal.tenant]
         note(policy=policies.version)
@@ -193,7 +193,7 @@ class PublicApi:
         def recorded(session: Session) -> None:
             self.audit.tell(
                 "mint",
-                **self._who(principal, policies),
+                **who,
                 user=grant.user,
                 session=session.id,
                 workflow=grant.body["workflow"]["id"],

@@ -7,9 +7,9 @@ knows no refresh (upstream contract).
 from typing import Annotated, Any, Final, cast
 
 from pydantic import Field, TypeAdapter, with_config
-from typing_extensions import TypedDict
 
-from service.contract import STRICT, Configuration, ExpiresAfter, RateLimits, SessionWish, User, WorkflowWish
+from service.contract import STRICT, SessionWish
+from service.errors import InvalidRequest
 from service.http.operation import BY_MINT, Credential, Operation
 from service.http.shapes import STARTED
 
@@ -17,17 +17,12 @@ STARTERS: Final = ("/api/create-session", "/api/chatkit/start", "/api/chatkit/re
 
 
 @with_config(STRICT)
-class StartWish(TypedDict, total=False):
+class StartWish(SessionWish, total=False):
     """A create body; or the workflow's id by itself, as some pages send it, and the secret that ends."""
 
-    user: User
-    workflow: WorkflowWish
-    expires_after: ExpiresAfter
-    rate_limits: RateLimits
-    chatkit_configuration: Configuration
-    workflowId: Annotated[str, Field(min_length=1, max_length=256)]
+    workflowId: Annotated[str, Field(min_length=1, max_length=256)]  # noqa: N815  (their spelling)
     workflow_id: Annotated[str, Field(min_length=1, max_length=256)]
-    currentClientSecret: Annotated[str, Field(max_length=4096)] | None
+    currentClientSecret: Annotated[str, Field(max_length=4096)] | None  # noqa: N815
 
 
 START: Final[TypeAdapter[StartWish]] = TypeAdapter(StartWish)
@@ -50,10 +45,16 @@ OPERATIONS: Final = tuple(
 
 
 def wishes_of(start: StartWish) -> SessionWish:
-    """Return the wishes. The old secret says nothing that the credential doesn't."""
+    """Return the wishes. The old secret says nothing that the credential doesn't.
+
+    Raises `InvalidRequest` where the workflow is named in several ways that differ: none of them is dropped.
+    """
     wishes: dict[str, Any] = dict(start)
     wishes.pop("currentClientSecret", None)
-    named = [wishes.pop(name) for name in ("workflowId", "workflow_id") if name in wishes]
+    named = {wishes.pop(name) for name in ("workflowId", "workflow_id") if name in wishes}
     if named:
-        wishes["workflow"] = {**wishes.get("workflow", {}), "id": named[0]}
+        asked = dict(wishes.get("workflow", {}))
+        if len(named | ({asked["id"]} if "id" in asked else set())) > 1:
+            raise InvalidRequest(detail="The workflow is named twice, and differently", field="workflow.id")
+        wishes["workflow"] = {**asked, "id": named.pop()}
     return cast("SessionWish", wishes)

@@ -48,6 +48,14 @@ async def test_a_workflow_that_policy_does_not_offer_is_refused_with_text_where_
         assert isinstance(answer.json()["error"], str)
 
 
+async def test_two_workflows_are_one_too_many(house: Open, login: Login) -> None:
+    browser = Browser(house(login.tenant(**MAY)), token=login.token())
+    for wish in ({"workflow": {"id": "wf_sales"}, "workflowId": "wf_acme"}, {"workflow_id": "a", "workflowId": "b"}):
+        answer = await browser.ask("POST", STARTERS[0], json=wish)
+        assert refused(answer) == (400, "invalid_request")
+        assert answer.json()["field"] == "workflow.id"
+
+
 async def test_what_nobody_sends_is_a_mistake(house: Open, login: Login) -> None:
     browser = Browser(house(login.tenant()), token=login.token())
     answer = await browser.ask("POST", STARTERS[0], json={"colour": "red"})
