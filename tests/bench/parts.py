@@ -23,6 +23,7 @@ from support.tokens import Signer
 
 HERE = Path(__file__).parent
 SERVICE_CORE, OTHER_CORE = "0", "1"
+EITHER = f"{SERVICE_CORE},{OTHER_CORE}"
 READY = 30.0
 """Seconds."""
 
