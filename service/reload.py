@@ -139,8 +139,8 @@ class PolicyStore:
                 self.failure = f"the tenant files can't be read: {type(error).__name__}"
                 log.error("policies_not_reloaded", error=where(error), kept=self.current.version)
                 self._loaded("failed")
-            # A directory of many thousand files is looked at less often: at most a twentieth of a core.
-            wait = max(LOOK, 20 * (time.perf_counter() - started))
+            # A directory of many thousand files is looked at less often: at most a hundredth of a core.
+            wait = max(LOOK, 100 * (time.perf_counter() - started))
 
     def _changed(self, *, asked: bool) -> bool:
         seen = signature(self._directory)

@@ -18,6 +18,7 @@ class Census:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._ending: dict[int, Counter[str]] = {}
+        self._live: Counter[str] = Counter()
 
     def minted(self, tenant: str, expires_at: float) -> None:
         """Count one more until *expires_at* (Unix seconds)."""
@@ -31,13 +32,15 @@ class Census:
         """Return how many are live now, by tenant."""
         now = self._clock()
         for end in [end for end in self._ending if end <= now]:
-            del self._ending[end]
-        total: Counter[str] = Counter()
-        for ending in self._ending.values():
-            total.update(ending)
-        return total
+            ending = self._ending.pop(end)
+            self._live.subtract(ending)
+            for tenant in ending:
+                if not self._live[tenant]:
+                    del self._live[tenant]
+        return self._live.copy()
 
     def _add(self, tenant: str, expires_at: float, count: int) -> None:
         if expires_at > self._clock():
             end = int(-(-expires_at // GRAIN) * GRAIN)
             self._ending.setdefault(end, Counter())[tenant] += count
+            self._live[tenant] += count

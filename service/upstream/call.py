@@ -57,7 +57,7 @@ class Address:
     breaker: Name = field(repr=False)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=16_384)
 def address_of(base_url: str, key: SecretStr | None, organization: str | None, project: str | None) -> Address:
     """Return the address; raise `httpx2.InvalidURL` or `ValueError` where HTTP can't carry it."""
     secret = key.get_secret_value() if key else ""
