@@ -8,6 +8,7 @@ RUN python -m venv --without-pip /venv
 RUN python -m pip --python /venv/bin/python install --no-cache-dir --disable-pip-version-check --no-compile \
       --require-hashes --only-binary :all: -r /tmp/runtime.lock
 COPY service /app/service
+COPY verifier/chatkit_sessions /app/chatkit_sessions
 # Compiled here: the service's own root file system is read-only.
 RUN python -m compileall -q --invalidation-mode unchecked-hash /venv/lib /app
 

@@ -14,9 +14,11 @@ import httpx2
 import structlog
 from redis.asyncio import Redis
 from starlette.applications import Starlette
+from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import Lifespan
 
+from chatkit_sessions.redis import RedisVerifier
 from service.gauges import Gauges
 from service.http.admin import AdminApi
 from service.http.assets import asset_routes
@@ -28,10 +30,12 @@ from service.http.described import described_routes
 from service.http.operations import OperationsApi
 from service.http.public import PublicApi
 from service.http.servers import ServersApi
-from service.identity.authenticate import Authenticator
+from service.http.verify import RIGHT, VerifyApi
+from service.identity.authenticate import Authenticator, bearer_token
 from service.identity.jwk import jwks_problem
 from service.identity.keys import KeyCache
 from service.identity.logout_tokens import LogoutTokens
+from service.identity.service_keys import tenants_of_key
 from service.identity.visitors import VisitorCookies
 from service.observe.audit import Audit
 from service.observe.logs import output, where
@@ -211,7 +215,14 @@ def create_app(
     )
     admin = AdminApi(settings.admin_key, lambda: policies.current, store, revoke, settings.revoke_rate, audit, clock)
     app = _starlette(
-        [*public.routes(), *backchannel.routes(), *servers.routes(), *asset_routes(), *described_routes()],
+        [
+            *public.routes(),
+            *backchannel.routes(),
+            *servers.routes(),
+            *_verify(redis, policies, settings).routes(),
+            *asset_routes(),
+            *described_routes(),
+        ],
         metrics,
         logging.INFO,
         lifespan,
@@ -222,6 +233,14 @@ def create_app(
     app.state.policies = policies
     app.state.operations = _starlette([*operations.routes(), *admin.routes()], metrics, logging.DEBUG, None)
     return app
+
+
+def _verify(redis: Redis, policies: PolicyStore, settings: Settings) -> VerifyApi:
+    def tenants_of(request: Request) -> list[str]:
+        presented = bearer_token(request.headers.getlist("authorization"))
+        return tenants_of_key(presented, policies.current.service_keys, RIGHT)
+
+    return VerifyApi(RedisVerifier(redis, deadline=settings.redis_timeout), tenants_of)
 
 
 def _audit_sink(settings: Settings, metrics: Metrics) -> Sink:

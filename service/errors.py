@@ -6,7 +6,8 @@
     │  ├─ MissingCredentials       missing_credentials
     │  ├─ InvalidToken             invalid_token
     │  │  └─ TokenExpired          token_expired
-    │  └─ LoginRevoked             login_revoked
+    │  ├─ LoginRevoked             login_revoked
+    │  └─ SessionNotActive         session_not_active
     ├─ PolicyDenied            403 policy_denied
     ├─ UserMismatch            403 user_mismatch
     ├─ TenantBlocked           403 tenant_blocked
@@ -16,6 +17,7 @@
     ├─ BodyTooLarge            413 body_too_large
     ├─ UnsupportedMediaType    415 unsupported_media_type
     ├─ RateLimited             429 rate_limited
+    ├─ SessionRateLimited      429 session_rate_limited
     ├─ TooManyLiveSessions     429 too_many_live_sessions
     ├─ InternalError           500 internal_error
     ├─ UpstreamRefused         502 upstream_refused
@@ -106,6 +108,13 @@ class LoginRevoked(Unauthorized):
     advice = "Have the user sign in again. Renewing the token within the same login doesn't help."
 
 
+class SessionNotActive(Unauthorized):
+    """The client secret is not that of a live session: unknown, expired or cancelled, and nobody is told which."""
+
+    code, public = "session_not_active", "The client secret is not that of a live session"
+    advice = "Get a new client secret. Where that is refused, the user has to sign in again."
+
+
 class PolicyDenied(Refusal):
     """The tenant's policy says no. Every denial reads the same unless the tenant gave a public text."""
 
@@ -171,6 +180,14 @@ class RateLimited(Refusal):
 
     status, code, public = 429, "rate_limited", "Too many sessions were requested"
     advice = "Wait as long as `Retry-After` says. `RateLimit` and `RateLimit-Policy` tell which limit it was."
+    default_retry_after = 1.0
+
+
+class SessionRateLimited(Refusal):
+    """The session's own `max_requests_per_1_minute` are used up."""
+
+    status, code, public = 429, "session_rate_limited", "Too many requests of this session"
+    advice = "Wait as long as `Retry-After` says and send the request again."
     default_retry_after = 1.0
 
 

@@ -144,6 +144,6 @@ def service_key(
     if as_json:
         print(orjson.dumps({"name": name, "key": key, "sha256": digest}).decode())
         return
-    print("# Into the tenant file; `may` takes logout, read, or both:\nservice_keys:")
+    print("# Into the tenant file; `may` takes logout, read, verify, or several:\nservice_keys:")
     print(f"  - {{name: {orjson.dumps(name).decode()}, sha256: {digest}, may: [logout]}}")
     print(f"\n# Into that server's secrets; it is shown only now:\n{key}")

@@ -1,6 +1,8 @@
 """JSON out, JSON in: bodies are read strictly and every mistake names its field."""
 
+from collections.abc import Iterable
 from typing import Any, Final, TypeVar
+from urllib.parse import parse_qsl
 
 import orjson
 from pydantic import TypeAdapter, ValidationError
@@ -12,6 +14,9 @@ from service.errors import BodyTooLarge, InvalidRequest, UnsupportedMediaType
 
 MAX_BODY: Final = 64 * 1024
 """Bytes of a request's body; larger ones are 413."""
+
+FORM: Final = "application/x-www-form-urlencoded"
+MAX_FIELDS: Final = 16
 
 T = TypeVar("T")
 
@@ -64,6 +69,29 @@ async def read_raw(request: Request) -> bytes:
         if len(body) > MAX_BODY:
             raise BodyTooLarge("more bytes sent than allowed")
     return bytes(body)
+
+
+async def read_form(request: Request) -> list[tuple[str, str]]:
+    """Return the form's fields; raise `InvalidRequest` where the body is none."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != FORM:
+        raise InvalidRequest(f"content type {media_type[:64]!r}", detail=f"Send the body as {FORM}")
+    raw = await read_raw(request)
+    try:
+        return parse_qsl(raw.decode("ascii"), keep_blank_values=True, strict_parsing=True, max_num_fields=MAX_FIELDS)
+    except ValueError:  # a byte that is no ASCII, a pair without =, too many
+        raise InvalidRequest(detail="The body is not a form") from None
+
+
+def only_field(form: Iterable[tuple[str, str]], name: str, *, default: str = "") -> str:
+    """Return the field's one value; *default* where it is missing; what else is sent is the sender's own affair.
+
+    Raises `InvalidRequest` where it is there twice, or is empty.
+    """
+    values = [value for each, value in form if each == name] or [default]
+    if len(values) != 1 or not values[0]:
+        raise InvalidRequest(detail=f"The form holds no {name}, or several", field=name)
+    return values[0]
 
 
 def _refusal(error: ValidationError, value: Any) -> InvalidRequest:

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
-from urllib.parse import parse_qsl
 
 from pydantic import Field, TypeAdapter
 from starlette.requests import Request
@@ -12,16 +11,13 @@ from starlette.routing import Route
 from typing_extensions import TypedDict
 
 from service.errors import BodyTooLarge, InvalidRequest, InvalidToken, IssuerUnavailable, StoreUnavailable
-from service.http.answers import read_raw
+from service.http.answers import FORM, only_field, read_form
 from service.http.operation import Credential, Operation
 from service.identity.logout_tokens import LogoutTokens
 from service.observe.audit import Audit, named
 from service.observe.logs import note
 from service.policy.tenant import Policies
 from service.sessions.backchannel import BackChannelLogout
-
-FORM: Final = "application/x-www-form-urlencoded"
-MAX_FIELDS: Final = 16
 
 
 class LogoutForm(TypedDict):
@@ -69,7 +65,7 @@ class BackChannelApi:
 
     async def _log_out(self, request: Request, known: dict[str, Any]) -> None:
         policies = self.policies()
-        presented = _logout_token(await _form(request))
+        presented = only_field(await read_form(request), "logout_token")
         try:
             token = await self.tokens.read(presented, policies.trusts)
         except InvalidToken as refusal:
@@ -95,22 +91,3 @@ class BackChannelApi:
                 f"whose login it is can't be told for {', '.join(token.unmapped[:20])}",
                 detail="The logout token does not say whom to log out",
             )
-
-
-async def _form(request: Request) -> list[tuple[str, str]]:
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != FORM:
-        raise InvalidRequest(f"content type {media_type[:64]!r}", detail=f"Send the body as {FORM}")
-    raw = await read_raw(request)
-    try:
-        return parse_qsl(raw.decode("ascii"), keep_blank_values=True, strict_parsing=True, max_num_fields=MAX_FIELDS)
-    except ValueError:  # a byte that is no ASCII, a pair without =, too many
-        raise InvalidRequest(detail="The body is not a form") from None
-
-
-def _logout_token(form: list[tuple[str, str]]) -> str:
-    """Return the form's logout token, of which there must be one; what else a provider sends is its own affair."""
-    tokens = [value for name, value in form if name == "logout_token"]
-    if len(tokens) != 1 or not tokens[0]:
-        raise InvalidRequest(detail="The form holds no logout_token, or several", field="logout_token")
-    return tokens[0]

@@ -6,7 +6,7 @@ from typing import Any, Final
 from pydantic import TypeAdapter
 from starlette.routing import Route
 
-from service.http import assets, backchannel, public, servers, starters
+from service.http import assets, backchannel, public, servers, starters, verify
 from service.http.answers import to_json
 from service.http.assets import Asset
 from service.http.docs_page import POLICY, page
@@ -41,6 +41,7 @@ PUBLIC: Final[Sequence[Operation]] = (
     *public.OPERATIONS,
     *backchannel.OPERATIONS,
     *servers.OPERATIONS,
+    *verify.OPERATIONS,
     *starters.OPERATIONS,
     *assets.OPERATIONS,
     *OPERATIONS,

@@ -21,6 +21,7 @@ SCHEMAS: Final = "#/components/schemas/{model}"
 SECURITY: Final[Mapping[Credential, Sequence[Mapping[str, Sequence[str]]]]] = {
     Credential.USER: [{"accessToken": []}, {"tokenCookie": []}, {"visitorCookie": []}],
     Credential.SERVICE: [{"serviceKey": []}],
+    Credential.SECRET: [{"clientSecret": []}],
     Credential.LOGOUT_TOKEN: [],
     Credential.NONE: [],
 }
@@ -49,6 +50,12 @@ SCHEMES: Final = {
         "bearerFormat": "cmk_…",
         "description": "A key of the tenant's `service_keys`, for servers.",
     },
+    "clientSecret": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "ek_…",
+        "description": "The client secret of a session of our own authority.",
+    },
 }
 PARAMETERS: Final[Mapping[str, Mapping[str, Any]]] = {
     "session_id": {"description": "The session's id.", "schema": {"type": "string", "minLength": 1}},
@@ -60,6 +67,7 @@ PARAMETERS: Final[Mapping[str, Mapping[str, Any]]] = {
         "description": "The user's subject, percent-encoded; it may hold slashes.",
         "schema": {"type": "string", "minLength": 1},
     },
+    "path": {"description": "The path that is asked about.", "schema": {"type": "string", "minLength": 1}},
 }
 _TEXT: Final = {"type": "string"}
 HEADERS: Final[Mapping[str, Mapping[str, Any]]] = {

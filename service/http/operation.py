@@ -71,6 +71,7 @@ class Credential(Enum):
 
     USER = "a user or visitor: access token, the tenant's token cookie, or the visitor cookie"
     SERVICE = "one of the tenant's servers: service key"
+    SECRET = "a chat: the client secret of a session"  # noqa: S105  (no secret)
     LOGOUT_TOKEN = "an identity provider: the logout token in the body"  # noqa: S105  (no secret)
     NONE = "anybody"
 

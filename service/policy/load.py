@@ -18,7 +18,7 @@ from service.policy.model import TenantFile
 from service.policy.outside import Defaults, FileState
 from service.policy.source import Mistake, Place, Route, Source, SourceError, read_source
 from service.policy.tenant import Pages, Policies, Tenant
-from service.principal import Trust
+from service.principal import ServiceKey, Trust
 
 
 class PolicyError(ValueError):
@@ -107,7 +107,15 @@ def load_policies(directory: Path, defaults: Defaults) -> Policies:
     )
     with_cookies = tuple(tenant for tenant in tenants.values() if tenant.cookie or tenant.visitors)
     version = _version([*templates.items(), *sources.items()])
-    return Policies(tenants, _by_issuer(tenants), pages, with_cookies, version, files)
+    return Policies(tenants, _by_issuer(tenants), pages, _by_key(tenants), with_cookies, version, files)
+
+
+def _by_key(tenants: Mapping[str, Tenant]) -> dict[bytes, tuple[ServiceKey, ...]]:
+    found: dict[bytes, tuple[ServiceKey, ...]] = {}
+    for tenant in tenants.values():
+        for key in tenant.service_keys:
+            found[key.digest] = (*found.get(key.digest, ()), key)
+    return found
 
 
 def _read_all(folder: Path, mistakes: list[Mistake]) -> dict[str, Source]:

@@ -241,7 +241,7 @@ class ServiceKeyEntry(Shape):
 
     name: Text
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-    may: Annotated[list[Literal["logout", "read"]], Field(min_length=1)]
+    may: Annotated[list[Literal["logout", "read", "verify"]], Field(min_length=1)]
 
 
 class TenantFile(Shape):

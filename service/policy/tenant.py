@@ -146,6 +146,8 @@ class Policies:
     """By issuer."""
     pages: Pages = Pages()
     """Of all tenants together."""
+    service_keys: Mapping[bytes, tuple[ServiceKey, ...]] = field(default_factory=dict)
+    """By the key's SHA-256: several tenants may share one."""
     with_cookies: tuple[Tenant, ...] = ()
     """Those to whom a caller may come with a cookie: a user's token, or a visitor's."""
     version: str = ""

@@ -20,13 +20,13 @@ def _document() -> dict[str, Any]:
 
 @cache
 def _paths() -> list[tuple[re.Pattern[str], str]]:
-    """Each path's form; a subject may hold slashes."""
+    """Each path's form; a subject may hold slashes, and so may a path."""
     forms = [(re.sub(r"\\{(\w+)\\}", _place, re.escape(path)), path) for path in _document()["paths"]]
     return [(re.compile(form), path) for form, path in forms]
 
 
 def _place(found: re.Match[str]) -> str:
-    return ".+" if found[1] == "subject" else "[^/]+"
+    return ".+" if found[1] in ("subject", "path") else "[^/]+"
 
 
 @cache

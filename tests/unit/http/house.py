@@ -150,6 +150,8 @@ async def everything(redis: Redis) -> str:
             held: Any = await redis.hgetall(key)
         elif kind == b"zset":
             held = await redis.zrange(key, 0, -1)
+        elif kind == b"list":
+            held = await redis.lrange(key, 0, -1)
         else:
             assert kind == b"string", kind
             held = await redis.get(key)

@@ -1,0 +1,215 @@
+"""Whether a client secret is that of a live session, and whose: for the servers that people run themselves.
+
+Only sessions of our own authority can be verified; OpenAI's are verified there.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+from pydantic import Field, TypeAdapter, with_config
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from typing_extensions import TypedDict
+
+from chatkit_sessions.asgi import secret_of
+from chatkit_sessions.record import session_id
+from chatkit_sessions.redis import RedisVerifier
+from chatkit_sessions.session import NotActive, Refused, TooManyRequests
+from chatkit_sessions.wire import MOST_IDS, MOST_REQUESTS, headers_of, introspection
+from service.contract import STRICT
+from service.errors import (
+    InvalidRequest,
+    InvalidToken,
+    MissingCredentials,
+    PolicyDenied,
+    SessionNotActive,
+    SessionRateLimited,
+    StoreUnavailable,
+)
+from service.http.answers import FORM, json_answer, only_field, read_body, read_form
+from service.http.operation import BY_BODY, Credential, Operation, Refusals
+from service.http.shapes import CLOSED
+
+RIGHT: Final = "verify"
+VERIFY: Final = "/v1/chatkit/sessions/verify"
+ENDED: Final = "/v1/chatkit/sessions/ended"
+UPLOADS: Final = "/v1/chatkit/sessions/{session_id}/uploads"
+AUTHORIZE: Final = "/v1/authorize"
+METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
+"""Envoy asks with the method of the request that it asks about."""
+
+Size = Annotated[int, Field(ge=0, le=2**40)]
+Requests = Annotated[int, Field(ge=0, le=MOST_REQUESTS)]
+
+
+@with_config(STRICT)
+class EndedQuestion(TypedDict):
+    """Sessions that somebody streams to, or has verified a moment ago."""
+
+    ids: Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=MOST_IDS)]
+
+
+@with_config(CLOSED)
+class EndedAnswer(TypedDict):
+    """Those of them that are live no more."""
+
+    ended: list[str]
+
+
+@with_config(STRICT)
+class UploadQuestion(TypedDict):
+    """A file that a session is about to upload, in bytes."""
+
+    size: Size
+
+
+@with_config(CLOSED)
+class UploadAnswer(TypedDict):
+    """Whether the session grants it. It is counted then."""
+
+    granted: bool
+
+
+class TokenForm(TypedDict, total=False):
+    """RFC 7662 §2.1. `requests` count against the session's limit: 1, or as many as are taken ahead; 0 looks only."""
+
+    token: str
+    requests: str
+
+
+ENDED_QUESTION: Final[TypeAdapter[EndedQuestion]] = TypeAdapter(EndedQuestion)
+UPLOAD_QUESTION: Final[TypeAdapter[UploadQuestion]] = TypeAdapter(UploadQuestion)
+INTROSPECTION: Final[TypeAdapter[dict[str, Any]]] = TypeAdapter(dict[str, Any])
+BY_KEY: Final[Refusals] = (MissingCredentials, InvalidToken, PolicyDenied, StoreUnavailable)
+
+OPERATIONS: Final = (
+    Operation(
+        "POST",
+        VERIFY,
+        "verifySession",
+        "Tell whether a client secret is that of a live session of the tenant, and whose (RFC 7662; right `verify`).",
+        Credential.SERVICE,
+        (*BY_KEY, *BY_BODY, SessionRateLimited),
+        shape=TypeAdapter(TokenForm),
+        media_type=FORM,
+        body_required=True,
+        answer=INTROSPECTION,
+        example={"token": "ek_…"},
+    ),
+    Operation(
+        "POST",
+        ENDED,
+        "endedSessions",
+        "Tell which of these sessions are live no more (right `verify`): for whoever streams to them.",
+        Credential.SERVICE,
+        (*BY_KEY, *BY_BODY),
+        shape=ENDED_QUESTION,
+        body_required=True,
+        answer=TypeAdapter(EndedAnswer),
+        example={"ids": ["cksess_1"]},
+    ),
+    Operation(
+        "POST",
+        UPLOADS,
+        "takeUpload",
+        "Count one more file against what the session may upload (right `verify`).",
+        Credential.SERVICE,
+        (*BY_KEY, *BY_BODY),
+        shape=UPLOAD_QUESTION,
+        body_required=True,
+        answer=TypeAdapter(UploadAnswer),
+        example={"size": 1048576},
+    ),
+    *(
+        Operation(
+            method,
+            path,
+            f"{name}{method.title()}",
+            "Forward authentication for proxies: 200 with who it is in `X-ChatKit-…` headers, or a refusal.",
+            Credential.SECRET,
+            (SessionNotActive, SessionRateLimited, StoreUnavailable),
+            answers=None,
+        )
+        for path, name, methods in (
+            (AUTHORIZE, "authorize", ("GET",)),
+            (f"{AUTHORIZE}/{{path:path}}", "authorizePath", METHODS),
+        )
+        for method in methods
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyApi:
+    """The endpoints. *tenants_of* returns whose sessions a request may ask about, or raises a refusal."""
+
+    verifier: RedisVerifier
+    tenants_of: Callable[[Request], Collection[str]]
+
+    def routes(self) -> list[Route]:
+        """Return the routing table."""
+        return [
+            Route(VERIFY, self.verify, methods=["POST"]),
+            Route(ENDED, self.ended, methods=["POST"]),
+            Route(UPLOADS, self.take_upload, methods=["POST"]),
+            Route(AUTHORIZE, self.authorize, methods=["GET"]),
+            Route(f"{AUTHORIZE}/{{path:path}}", self.authorize_path, methods=[*METHODS]),
+        ]
+
+    async def verify(self, request: Request) -> Response:
+        """Introspect a client secret."""
+        tenants = self.tenants_of(request)
+        form = await read_form(request)
+        secret = only_field(form, "token")
+        wanted = only_field(form, "requests", default="1")
+        if not wanted.isdecimal() or not wanted.isascii() or int(wanted[:9]) > MOST_REQUESTS:
+            raise InvalidRequest(detail=f"requests is a number up to {MOST_REQUESTS}", field="requests")
+        try:
+            session, counted = await self.verifier.take(session_id(secret), int(wanted), tenants=tenants)
+        except NotActive:
+            return json_answer({"active": False})
+        except Refused as refused:
+            raise _refusal(refused) from refused
+        return json_answer(introspection(session, counted))
+
+    async def ended(self, request: Request) -> Response:
+        """Tell which sessions have ended."""
+        tenants = self.tenants_of(request)
+        asked = await read_body(request, ENDED_QUESTION)
+        try:
+            ended = await self.verifier.ended(asked["ids"], tenants=tenants)
+        except Refused as refused:
+            raise _refusal(refused) from refused
+        return json_answer({"ended": sorted(ended)})
+
+    async def take_upload(self, request: Request) -> Response:
+        """Count an upload."""
+        tenants = self.tenants_of(request)
+        asked = await read_body(request, UPLOAD_QUESTION)
+        try:
+            granted = await self.verifier.count_upload(tenants, request.path_params["session_id"], asked["size"])
+        except Refused as refused:
+            raise _refusal(refused) from refused
+        return json_answer({"granted": granted})
+
+    async def authorize(self, request: Request) -> Response:
+        """Tell a proxy whether to let a request through, and who is asking."""
+        try:
+            session = await self.verifier.verify(secret_of(request.headers.raw))
+        except Refused as refused:
+            raise _refusal(refused) from refused
+        return Response(b"", 200, {"cache-control": "no-store", **headers_of(session)})
+
+    async def authorize_path(self, request: Request) -> Response:
+        """Do as `authorize` does: Envoy appends the path that it asks about."""
+        return await self.authorize(request)
+
+
+def _refusal(refused: Refused) -> Exception:
+    if isinstance(refused, TooManyRequests):
+        return SessionRateLimited(retry_after=refused.retry_after)
+    if isinstance(refused, NotActive):
+        return SessionNotActive("unknown, expired or cancelled")
+    return StoreUnavailable(f"Redis: {type(refused.__cause__).__name__}")

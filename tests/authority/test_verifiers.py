@@ -1,0 +1,170 @@
+"""Both verifiers: what they let through, what they count, and how soon they hear of a cancel."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from authority.parts import KEY, issue, on_a_port
+from chatkit_sessions.http import HTTPVerifier
+from chatkit_sessions.redis import RedisVerifier
+from chatkit_sessions.session import NotActive, Refused, TooManyRequests, Unavailable, UploadRefused
+from chatkit_sessions.verifier import Verifier
+from service.upstream.authority.sessions import Authority
+
+
+async def test_a_live_session_is_known_by_its_secret(verifier: Verifier, authority: Authority) -> None:
+    made = await issue(authority)
+    secret = made.pop("client_secret")
+    session = await verifier.verify(secret)
+    assert session.public() == made
+    assert (session.tenant, session.user, session.may_upload, session.recent_threads) == ("acme", "ada", False, None)
+    assert secret not in repr(session)
+
+
+@pytest.mark.parametrize("secret", ["", "ek_nobody", "\udcff", "\x00", "x" * 5000])
+async def test_nobodys_secret(verifier: Verifier, secret: str) -> None:
+    with pytest.raises(NotActive):
+        await verifier.verify(secret)
+
+
+async def counted(verifier: Verifier, secret: str, tries: int) -> int:
+    got = await asyncio.gather(*(verifier.verify(secret) for _ in range(tries)), return_exceptions=True)
+    assert all(isinstance(each, TooManyRequests) for each in got if isinstance(each, BaseException)), got
+    return sum(not isinstance(each, BaseException) for each in got)
+
+
+async def test_no_more_than_the_limit_over_several_servers(redis: Redis, mint_url: str, authority: Authority) -> None:
+    for limit in (10, 200):
+        made = await issue(authority, rate_limits={"max_requests_per_1_minute": limit})
+        servers: list[Verifier] = [RedisVerifier(redis), *(HTTPVerifier(mint_url, KEY, deadline=10) for _ in range(2))]
+        let_through = 0
+        for _ in range(4):
+            let_through += sum(
+                await asyncio.gather(*(counted(server, made["client_secret"], limit // 8) for server in servers))
+            )
+        assert let_through <= limit
+        assert let_through >= 0.8 * limit, "what one takes ahead and doesn't use is lost to the others, and is little"
+        assert await counted(servers[0], made["client_secret"], limit) <= limit - let_through
+        with pytest.raises(TooManyRequests) as refused:
+            await servers[0].verify(made["client_secret"])
+        assert refused.value.retry_after
+        assert 50 <= refused.value.retry_after <= 60
+        for server in servers:
+            await server.aclose()
+
+
+async def test_a_busy_session_asks_seldom(mint_url: str, redis: Redis, authority: Authority) -> None:
+    made = await issue(authority, rate_limits={"max_requests_per_1_minute": 1000})
+    verifier = HTTPVerifier(mint_url, KEY)
+    before = (await redis.info("commandstats")).get("cmdstat_evalsha", {"calls": 0})["calls"]
+    for _ in range(300):
+        await verifier.verify(made["client_secret"])
+    after = (await redis.info("commandstats"))["cmdstat_evalsha"]["calls"]
+    assert after - before <= 60, "the service's own scripts among them"
+    await verifier.aclose()
+
+
+async def test_one_round_trip_a_request(redis: Redis, authority: Authority) -> None:
+    made = await issue(authority, rate_limits={"max_requests_per_1_minute": 1000})
+    verifier = RedisVerifier(redis)
+    await verifier.verify(made["client_secret"])
+    before = (await redis.info("stats"))["total_commands_processed"]
+    for _ in range(50):
+        await verifier.verify(made["client_secret"])
+    stats = await redis.info("commandstats")
+    inside = sum(each["calls"] for name, each in stats.items() if name not in ("cmdstat_evalsha", "cmdstat_info"))
+    assert stats["cmdstat_evalsha"]["calls"] >= 51
+    assert (await redis.info("stats"))["total_commands_processed"] - before < 50 * 12
+    assert inside, "the script's own commands, which are no round trips"
+
+
+async def until_refused(
+    verify: Callable[[], Awaitable[Any]], within: float, refusal: type[Refused] = NotActive
+) -> float:
+    started = time.monotonic()
+    while time.monotonic() - started < within:
+        try:
+            await verify()
+        except refusal:
+            return time.monotonic() - started
+        await asyncio.sleep(0.005)
+    raise AssertionError("still let through")
+
+
+async def test_a_cancel_empties_what_is_kept_within_a_second(verifier: Verifier, authority: Authority) -> None:
+    made = await issue(authority, rate_limits={"max_requests_per_1_minute": 100_000})
+    for _ in range(40):
+        await verifier.verify(made["client_secret"])
+    await authority.cancel("acme", made["id"])
+    assert await until_refused(lambda: verifier.verify(made["client_secret"]), 2.0) < 1.0
+
+
+async def test_a_session_that_expires_is_let_through_no_more(verifier: Verifier, authority: Authority) -> None:
+    made = await issue(authority, expires_after={"anchor": "created_at", "seconds": 1})
+    await verifier.verify(made["client_secret"])
+    await asyncio.sleep(max(0.0, made["expires_at"] - time.time()) + 0.9)
+    with pytest.raises(NotActive):
+        await verifier.verify(made["client_secret"])
+
+
+async def test_nothing_kept_is_used_while_the_authority_is_silent(authority: Authority, mint_url: str) -> None:
+    made = await issue(authority, rate_limits={"max_requests_per_1_minute": 100_000})
+
+    async def gone(_scope: Any, _receive: Any, _send: Any) -> None:
+        await asyncio.sleep(3600)
+
+    verifier = HTTPVerifier(mint_url, KEY, deadline=0.3)
+    for _ in range(50):
+        await verifier.verify(made["client_secret"])
+    async with on_a_port(gone, "off") as silent:
+        verifier._base = verifier._base.replace(mint_url, silent)
+        assert await until_refused(lambda: verifier.verify(made["client_secret"]), 3.0, Unavailable) < 1.4
+        await verifier.aclose()
+
+
+async def test_without_redis_nobody_is_let_through_and_soon(tmp_path: Path) -> None:
+    for redis in (f"unix://{tmp_path}/nobody.sock", "redis://127.0.0.1:1/0"):
+        verifier = RedisVerifier(redis)
+        started = time.monotonic()
+        for question in (verifier.verify("ek_x"), verifier.ended(["cksess_1"])):
+            with pytest.raises(Unavailable) as refused:
+                await question
+            assert refused.value.retry_after == 1
+        assert time.monotonic() - started < 2.5
+        await verifier.aclose()
+
+
+async def test_an_authority_that_refuses_us_or_talks_nonsense_is_no_yes(mint_url: str, authority: Authority) -> None:
+    made = await issue(authority)
+    wrong_key = HTTPVerifier(mint_url, "cmk_wrong")
+    with pytest.raises(Unavailable):
+        await wrong_key.verify(made["client_secret"])
+    await wrong_key.aclose()
+    for body in (b"[]", b"yes", b'{"active": true}', b'{"active": true, "tenant": "a", "session": 1, "requests": 1}'):
+
+        async def nonsense(_scope: Any, _receive: Any, send: Any, body: bytes = body) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": body})
+
+        async with on_a_port(nonsense, "off") as url:
+            verifier = HTTPVerifier(url, KEY)
+            with pytest.raises(Unavailable):
+                await verifier.verify(made["client_secret"])
+            await verifier.aclose()
+
+
+async def test_uploads_are_counted_for_all_servers(verifier: Verifier, redis: Redis, authority: Authority) -> None:
+    made = await issue(authority, chatkit_configuration={"file_upload": {"enabled": True, "max_files": 3}})
+    session = await verifier.verify(made["client_secret"])
+    await RedisVerifier(redis).take_upload(session, 10)
+    await verifier.take_upload(session, 10)
+    with pytest.raises(UploadRefused):
+        await verifier.take_upload(session, 513 * 2**20)
+    await verifier.take_upload(session, 512 * 2**20)
+    with pytest.raises(UploadRefused):
+        await verifier.take_upload(session, 1)
