@@ -169,7 +169,8 @@ class PolicyStore:
     def _remember(self, policies: Policies) -> None:
         now = self._clock()
         kept = {name: known for name, known in self._accounts.items() if now - known[1] < REMEMBER}
-        fresh = {(each.name, each.account.place): (each.account, now) for each in policies.tenants.values()}
+        tenants = policies.tenants.values()
+        fresh = {(each.name, account.place): (account, now) for each in tenants for account in each.accounts}
         self._accounts = {**kept, **fresh}
 
     def _loaded(self, outcome: str) -> None:

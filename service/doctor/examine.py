@@ -75,8 +75,6 @@ async def _keys(tenant: Tenant, cache: KeyCache) -> list[Finding]:
 
 
 async def _upstream(tenant: Tenant, policies: Policies, issuers: Mapping[str, SessionIssuer]) -> list[Finding]:
-    if tenant.account.kind not in issuers:
-        return [ok(f"tenant {tenant.name}: own authority", "kept in Redis; nothing to try before serve starts it")]
     others = {
         (other.account.base_url, other.account.api_keys): other.account
         for other in policies.tenants.values()

@@ -37,6 +37,7 @@ class Trial:
 
     body: CreateSession
     place: str
+    account: Account
 
     @property
     def workflow(self) -> str:
@@ -47,34 +48,36 @@ class Trial:
 
 def trials(tenant: Tenant) -> tuple[list[Trial], list[str]]:
     """Return a body for each workflow that the tenant's files name, and the places where it depends on the caller."""
-    found: dict[tuple[Any, Any], Trial] = {}
+    found: dict[tuple[Any, Any, Account], Trial] = {}
     open_places: list[str] = []
-    for place, fields, computed in _bodies(tenant):
+    for place, account, fields, computed in _bodies(tenant):
         if WORKFLOW in computed or WORKFLOW not in fields:
             open_places.append(place)
             continue
-        name = (fields[WORKFLOW], fields.get(VERSION))
+        name = (fields[WORKFLOW], fields.get(VERSION), account)
         if name not in found:
             tried = {**fields, USER: f"{tenant.name}:chatkit-mint-doctor", SECONDS: 1, ANCHOR: "created_at"}
-            found[name] = Trial(CREATE.validate_python(unflatten(tried)), place)
+            found[name] = Trial(CREATE.validate_python(unflatten(tried)), place, account)
     return list(found.values()), open_places
 
 
-def _bodies(tenant: Tenant) -> Iterable[tuple[str, Mapping[Path, Any], Iterable[Path]]]:
-    """Yield each body that the tenant's files can make: place, constants, and what depends on the caller."""
+def _bodies(tenant: Tenant) -> Iterable[tuple[str, Account, Mapping[Path, Any], Iterable[Path]]]:
+    """Yield each body that the tenant's files can make: place, account, constants, and what depends on the caller."""
     for who, policy in _policies(tenant):
-        base = policy.session
-        yield f"{who}session", base.constant, base.computed
+        base, usual = policy.session, policy.account
+        yield f"{who}session", usual, base.constant, base.computed
         for rule in policy.rules:
             if rule.session:
-                yield f"{who}rule {rule.name!r}", *_over(base, rule.session)
+                yield f"{who}rule {rule.name!r}", usual, *_over(base, rule.session)
         for rollout in policy.rollouts:
             for variant in rollout.split:
-                yield f"{who}rollout {rollout.name!r}", *_over(base, variant.session)
+                changed = _over(base, variant.session) if variant.session else (base.constant, base.computed)
+                where = f", {variant.account.kind}" if variant.account else ""
+                yield f"{who}rollout {rollout.name!r}{where}", variant.account or usual, *changed
         choices = policy.client_may.get(WORKFLOW)
         for choice in (choices.choices or ()) if choices else ():
             fields = {path: value for path, value in base.constant.items() if path != VERSION}
-            yield f"{who}client_may", {**fields, WORKFLOW: choice}, ()
+            yield f"{who}client_may", usual, {**fields, WORKFLOW: choice}, ()
 
 
 def _policies(tenant: Tenant) -> Iterable[tuple[str, Tenant]]:
@@ -105,11 +108,17 @@ async def examine_upstream(
         )
         for place in dict.fromkeys(open_places)
     ]
-    keys = tenant.account.api_keys or (None,)
-    for number, key in enumerate(keys, start=1):
-        account = replace(tenant.account, api_keys=(key,)) if key else tenant.account
-        name = f", key {number} of {len(keys)}" if len(keys) > 1 else ""
-        findings += [await _examine(account, trial, issuers, others, name) for trial in tried]
+    for usual in tenant.accounts:
+        here = [trial for trial in tried if trial.account == usual]
+        if usual.kind not in issuers:
+            told = "kept in Redis; nothing to try before serve starts it"
+            findings.append(ok(f"tenant {tenant.name}: own authority", told))
+            continue
+        keys = usual.api_keys or (None,)
+        for number, key in enumerate(keys, start=1):
+            account = replace(usual, api_keys=(key,)) if key else usual
+            name = f", key {number} of {len(keys)}" if len(keys) > 1 else ""
+            findings += [await _examine(account, trial, issuers, others, name) for trial in here]
     return findings
 
 

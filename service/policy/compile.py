@@ -18,13 +18,14 @@ from service.policy.model import (
     RuleEntry,
     TenantFile,
     TextBound,
+    UpstreamEntry,
     VisitorsEntry,
 )
 from service.policy.outside import Defaults, Outside
 from service.policy.source import Mistake, Route
 from service.policy.tenant import Body, Bound, Pages, Rollout, Rule, Tenant, Variant, VisitorPolicy
 from service.principal import ServiceKey, TokenCookie, Visitors
-from service.session import Limits, Window
+from service.session import Account, Limits, Window
 
 Locate = Callable[[Route, str], Mistake]
 SECONDS_IN = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
@@ -59,12 +60,12 @@ class Compiling:
         tenant = Tenant(
             name=file.tenant,
             trusts=outside.trusts(),
-            account=outside.account(),
+            account=outside.account(file.upstream, ("upstream",)),
             user=self.expression(file.user, TEXT, ("user",)),
             pseudonym_key=outside.pseudonym_key(),
             session=session,
             rules=self.rules(file.rules, ("rules",)),
-            rollouts=self.rollouts(file.rollout, ("rollout",)),
+            rollouts=self.rollouts(file.rollout, ("rollout",), outside.account),
             client_may=self.client_may(file.client_may, ("client_may",)),
             limits=_limits(file.quota),
             expose_state_variables=file.expose_state_variables,
@@ -179,7 +180,9 @@ class Compiling:
                 rules.append(Rule(entry.name, when, session, entry.deny))
         return tuple(rules)
 
-    def rollouts(self, entries: Sequence[RolloutEntry], route: Route) -> tuple[Rollout, ...]:
+    def rollouts(
+        self, entries: Sequence[RolloutEntry], route: Route, account: Callable[[UpstreamEntry, Route], Account]
+    ) -> tuple[Rollout, ...]:
         """Compile the rollouts. Two of one name would put the same users into both."""
         rollouts: list[Rollout] = []
         for index, entry in enumerate(entries):
@@ -187,8 +190,14 @@ class Compiling:
                 self.wrong((*route, index, "name"), f"there is a rollout {entry.name!r} already")
             split = []
             for number, variant in enumerate(entry.split):
-                place = (*route, index, "split", number, "session")
-                split.append(Variant(variant.percent, self.body(variant.session, place, f"rollout {entry.name!r}")))
+                place, layer = (*route, index, "split", number), f"rollout {entry.name!r}"
+                split.append(
+                    Variant(
+                        variant.percent,
+                        self.body(variant.session, (*place, "session"), layer) if variant.session is not None else None,
+                        account(variant.upstream, (*place, "upstream")) if variant.upstream else None,
+                    )
+                )
             rollouts.append(Rollout(entry.name, tuple(split)))
         return tuple(rollouts)
 

@@ -12,9 +12,9 @@ from service import contract
 from service.contract import ANCHOR, CREATE, MAX_SECONDS, SECONDS, USER, Path, dotted, flatten, unflatten
 from service.errors import PolicyDenied, TokenExpired, UserMismatch
 from service.policy.expressions import ExpressionError, Scope
-from service.policy.tenant import Body, Tenant
+from service.policy.tenant import Body, Tenant, Variant
 from service.principal import Principal
-from service.session import Grant
+from service.session import Account, Grant
 
 
 @dataclass(slots=True)
@@ -46,7 +46,7 @@ def decide(
         user = _map_user(tenant, principal, activation)
         fields = _evaluate(tenant.session, activation, trace)
         _apply_rules(tenant, activation, fields, trace)
-        _apply_rollouts(tenant, principal, activation, fields, trace)
+        account = _apply_rollouts(tenant, principal, activation, fields, trace)
     except ExpressionError as error:
         raise PolicyDenied(str(error)) from None
     fields.setdefault(SECONDS, MAX_SECONDS)
@@ -64,7 +64,7 @@ def decide(
         tenant=tenant.name,
         user=user,
         body=body,
-        account=tenant.account,
+        account=account,
         limits=tenant.limits,
         expose_state_variables=tenant.expose_state_variables,
         on_drift=tenant.on_drift,
@@ -108,13 +108,24 @@ def _apply_rules(tenant: Tenant, activation: Any, fields: dict[Path, Any], trace
 
 def _apply_rollouts(
     tenant: Tenant, principal: Principal, activation: Any, fields: dict[Path, Any], trace: Trace | None
-) -> None:
+) -> Account:
+    """Merge what the rollouts give over *fields*; return where the session is issued."""
+    account = tenant.account
     for rollout in tenant.rollouts:
         variant = rollout.variant_of(tenant.name, principal.subject)
         if trace:
-            trace.steps.append((f"rollout {rollout.name!r}", "not in it" if variant is None else "in it"))
+            trace.steps.append((f"rollout {rollout.name!r}", _told(variant)))
         if variant is not None:
-            fields |= _evaluate(variant, activation, trace)
+            account = variant.account or account
+            if variant.session is not None:
+                fields |= _evaluate(variant.session, activation, trace)
+    return account
+
+
+def _told(variant: Variant | None) -> str:
+    if variant is None:
+        return "not in it"
+    return f"in it; sessions from: {variant.account.kind}" if variant.account else "in it"
 
 
 def _evaluate(body: Body, activation: Any, trace: Trace | None) -> dict[Path, Any]:

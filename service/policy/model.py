@@ -131,10 +131,17 @@ class RuleEntry(Shape):
 
 
 class VariantEntry(Shape):
-    """What a share of the users gets instead."""
+    """What a share of the users gets instead: another session, or sessions from another upstream, or both."""
 
     percent: Annotated[float, Field(gt=0, le=100)]
-    session: dict[str, Any]
+    session: dict[str, Any] | None = None
+    upstream: UpstreamEntry | None = None
+
+    @model_validator(mode="after")
+    def _does_something(self) -> "VariantEntry":
+        if self.session is None and self.upstream is None:
+            raise ValueError("a share gets another `session`, another `upstream`, or both")
+        return self
 
 
 class RolloutEntry(Shape):

@@ -11,7 +11,7 @@ import orjson
 from pydantic import SecretStr
 
 from service.policy.expressions import TEXT, TRUTH, Expression, Scope
-from service.policy.model import IdentityEntry, TenantFile
+from service.policy.model import IdentityEntry, TenantFile, UpstreamEntry
 from service.policy.shape import SecretRef
 from service.policy.source import Route
 from service.principal import Claims, Discovery, InlineJwks, JwksFile, JwksUrl, KeySource, SharedSecret, Trust
@@ -65,39 +65,37 @@ class Outside:
         entries = enumerate(self._file.identity)
         return tuple(trust for index, entry in entries if (trust := self._trust(entry, ("identity", index))))
 
-    def account(self) -> Account:
-        """Return where the tenant's sessions are issued."""
-        entry = self._file.upstream
+    def account(self, entry: UpstreamEntry, route: Route) -> Account:
+        """Return where sessions are issued by what stands at *route*."""
         tenant, most = self._file.tenant, entry.max_concurrent
         if entry.kind == "authority":
             return Account(tenant, "authority", max_concurrent=most)
         for name, value in (("project", entry.project), ("organization", entry.organization)):
-            self._header_safe(name, value, ("upstream", name))
+            self._header_safe(name, value, (*route, name))
         base = entry.base_url or self._defaults.openai_base_url
         if not _is_private(base):
-            self._wrong(("upstream", "base_url"), "http:// would show the API key to the network; use https://")
+            self._wrong((*route, "base_url"), "http:// would show the API key to the network; use https://")
         return Account(
             tenant,
             "openai",
             base,
-            self._api_keys(),
+            self._api_keys(entry, route),
             entry.project,
             entry.organization,
             max_concurrent=most,
             retry_creates=entry.retry_creates,
         )
 
-    def _api_keys(self) -> tuple[SecretStr, ...]:
+    def _api_keys(self, entry: UpstreamEntry, upstream: Route) -> tuple[SecretStr, ...]:
         """Return the keys of the tenant's own, or else the usual one."""
-        entry = self._file.upstream
-        route: Route = ("upstream", "api_key")
+        route: Route = (*upstream, "api_key")
         found: list[tuple[SecretStr | None, Route]]
         if not entry.key_refs:
             usual, usual_file = self._defaults.openai_api_key, self._defaults.openai_api_key_file
-            key = self._secret(SecretRef(file=usual_file), ("upstream",)) if usual_file else usual
+            key = self._secret(SecretRef(file=usual_file), upstream) if usual_file else usual
             if not usual and not usual_file and self._defaults.secrets_needed:
-                self._wrong(("upstream",), "no API key: set OPENAI_API_KEY, or `api_key: {env: NAME}` here")
-            found = [(key, ("upstream",))]
+                self._wrong(upstream, "no API key: set OPENAI_API_KEY, or `api_key: {env: NAME}` here")
+            found = [(key, upstream)]
         elif isinstance(entry.api_key, list):
             found = [(self._secret(ref, (*route, index)), (*route, index)) for index, ref in enumerate(entry.api_key)]
         else:

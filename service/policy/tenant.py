@@ -39,10 +39,11 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """What *percent* of the users get instead."""
+    """What *percent* of the users get instead; *account* where their sessions are issued, None: as everybody's."""
 
     percent: float
-    session: Body
+    session: Body | None
+    account: Account | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class Rollout:
     name: str
     split: tuple[Variant, ...]
 
-    def variant_of(self, tenant: str, subject: str) -> Body | None:
+    def variant_of(self, tenant: str, subject: str) -> Variant | None:
         """Return what *subject* gets; None for those whom no variant covers.
 
         A user's point depends on tenant, rollout and user alone. The first variant covers the points from 0 up, the
@@ -62,9 +63,9 @@ class Rollout:
         point = int.from_bytes(digest, "big") / 2**64 * 100
         first, *second = self.split
         if point < first.percent:
-            return first.session
+            return first
         if second and point >= 100 - second[0].percent:
-            return second[0].session
+            return second[0]
         return None
 
 
@@ -116,6 +117,12 @@ class Tenant:
     cookie: TokenCookie | None = None
     visitors: "VisitorPolicy | None" = None
     service_keys: tuple[ServiceKey, ...] = ()
+
+    @property
+    def accounts(self) -> tuple[Account, ...]:
+        """Return wherever sessions of the tenant are issued: for those whom no rollout moves first."""
+        moved = [variant.account for rollout in self.rollouts for variant in rollout.split if variant.account]
+        return tuple(dict.fromkeys([self.account, *moved]))
 
     @property
     def fence_for(self) -> float:

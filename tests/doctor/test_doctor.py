@@ -100,6 +100,23 @@ def test_all_is_well(tmp_path: Path, upstream: Projects, redis_url: str) -> None
     assert upstream.cancelled == ["cksess_1", "cksess_2"]
 
 
+def test_both_upstreams_of_a_share_are_tried(tmp_path: Path, upstream: Projects, redis_url: str) -> None:
+    split = [
+        {"percent": 10, "upstream": {"kind": "authority"}},
+        {"percent": 5, "upstream": {"kind": "openai", "base_url": upstream.url, "api_key": {"env": "DEAD"}}},
+    ]
+    share = {"name": "self-hosted", "split": split}
+    code, found = doctor(tmp_path, tenant(upstream, rollout=[share]), CHATKIT_MINT_REDIS_URL=redis_url)
+    tried = {subject: each["verdict"] for subject, each in found.items() if "workflow" in subject}
+    assert tried == {
+        "tenant acme: workflow wf_a (session)": "ok",
+        "tenant acme: workflow wf_a (rollout 'self-hosted', authority)": "ok",
+        "tenant acme: workflow wf_a (rollout 'self-hosted', openai)": "wrong",
+    }
+    assert code == 1
+    assert upstream.cancelled == ["cksess_1"]
+
+
 @pytest.mark.parametrize(
     ("sections", "detail"),
     [

@@ -1,10 +1,14 @@
 """A rollout's share is right, and growing it moves nobody back."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
-from service.policy.tenant import Body, Rollout, Variant
+from service.policy.decide import decide
+from service.policy.tenant import Body, Rollout, Tenant, Variant
+from service.session import Grant
+from unit.policy.test_decide import ADA, NOW
 
 USERS = [f"user-{number}" for number in range(100_000)]
 
@@ -15,7 +19,7 @@ def rollout(*shares: float, name: str = "v2") -> Rollout:
 
 
 def members(it: Rollout, tenant: str = "acme", variant: int = 0) -> set[str]:
-    return {user for user in USERS if it.variant_of(tenant, user) is it.split[variant].session}
+    return {user for user in USERS if it.variant_of(tenant, user) is it.split[variant]}
 
 
 def test_ten_then_fifty_percent_keeps_everybody_in() -> None:
@@ -72,3 +76,34 @@ def test_two_rollouts_of_one_name_are_refused(acme: str, mistakes: Callable[...,
     (mistake,) = mistakes(f"{acme}rollout:\n{one}{one}")
     assert "there is a rollout 'a' already" in mistake
     assert mistake.startswith("tenants/acme.yaml:13:")
+
+
+HOSTED = {"kind": "openai", "api_key": {"env": "KEY"}, "base_url": "https://hosted.example/v1"}
+SHARE = [{"name": "self-hosted", "split": [{"percent": 40, "upstream": {"kind": "authority"}}]}]
+
+
+def test_a_share_of_the_users_gets_sessions_from_another_upstream(policy: Callable[..., Tenant]) -> None:
+    tenant = policy(environ={"KEY": "sk-1"}, upstream=HOSTED, rollout=SHARE)
+    assert [account.kind for account in tenant.accounts] == ["openai", "authority"]
+
+    def granted(user: str) -> Grant:
+        return decide(tenant, replace(ADA, subject=user, claims={"sub": user}), {}, now=NOW)
+
+    kinds = {user: granted(user).account.kind for user in USERS[:2000]}
+    assert abs(sum(kind == "authority" for kind in kinds.values()) / 2000 - 0.4) < 0.05
+    assert kinds == {user: granted(user).account.kind for user in USERS[:2000]}, "who is in stays in"
+    assert {granted(user).body["workflow"]["id"] for user in USERS[:100]} == {"wf_support"}, "what they get is the same"
+
+
+def test_a_share_that_gets_nothing_else_is_refused(acme: str, mistakes: Callable[..., list[str]]) -> None:
+    (mistake,) = mistakes(f"{acme}rollout:\n  - {{name: a, split: [{{percent: 1}}]}}\n")
+    assert "another `session`, another `upstream`, or both" in mistake
+
+
+def test_what_is_wrong_with_the_other_upstream_is_told_with_its_place(
+    acme: str, mistakes: Callable[..., list[str]]
+) -> None:
+    split = "[{percent: 1, upstream: {kind: openai, api_key: {env: K}, base_url: 'http://far.example'}}]"
+    (mistake,) = mistakes(f"{acme}rollout:\n  - {{name: a, split: {split}}}\n", environ={"K": "sk-1"})
+    assert mistake.startswith("tenants/acme.yaml:12:")
+    assert "use https://" in mistake
