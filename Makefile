@@ -40,6 +40,7 @@ image-check: ## run the Dockerfile where there is no Docker: its steps, command 
 soak: setup ## the long runs: kills, interleavings, frozen Redis, schemathesis (about half an hour); their figures are in docs/reliability.md
 	$(BIN)/python tests/soak/crash.py --kills 300
 	$(BIN)/python tests/soak/crash.py --kills 150 --replicas 2
+	$(BIN)/python tests/soak/crash.py --kills 100 --in-process
 	$(BIN)/python tests/soak/race.py --orders --rounds 20000 --seconds 480
 	$(BIN)/pytest -m soak
 

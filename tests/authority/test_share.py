@@ -23,8 +23,8 @@ async def states(redis: Redis) -> dict[str, tuple[str, str]]:
     """Whose project each session is in, and how it is, by id."""
     found: dict[str, tuple[str, str]] = {}
     async for key in redis.scan_iter(match="cm:authority:session:*"):
-        tenant, status = [str(each, "ascii") for each in await redis.hmget(key, "tenant", "status") if each]
-        found[key.decode().split("{")[1].rstrip("}")] = (tenant, status)
+        pair: list[Any] = await redis.hmget(key, "tenant", "status")
+        found[key.decode().split("{")[1].rstrip("}")] = (pair[0].decode(), pair[1].decode())
     return found
 
 

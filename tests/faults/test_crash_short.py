@@ -9,8 +9,12 @@ from support.crash.run import Plan, crash
 pytestmark = [pytest.mark.process, pytest.mark.timeout(180)]
 
 
-async def test_whatever_logged_out_is_cancelled_however_often_the_service_is_killed(tmp_path: Path) -> None:
-    accounts = await crash(Plan(kills=5, seed=1, answers=12, hurry=True), tmp_path)
+@pytest.mark.parametrize("in_process", [False, True], ids=["over HTTP", "in process"])
+async def test_whatever_logged_out_is_cancelled_however_often_the_service_is_killed(
+    tmp_path: Path,
+    in_process: bool,
+) -> None:
+    accounts = await crash(Plan(kills=5, seed=1, answers=12, hurry=True, in_process=in_process), tmp_path)
     assert accounts.failures == []
     # Enough was going on for that to mean something.
     assert accounts.counts["kills with requests under way"] >= 3

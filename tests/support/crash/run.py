@@ -47,6 +47,8 @@ class Plan:
     seed: int = 0
     answers: int = 0
     hurry: bool = False
+    in_process: bool = False
+    """Whether the service is its own upstream, on its own Redis."""
 
 
 async def crash(plan: Plan, home: Path, *, tell: Callable[[str], None] = lambda _: None) -> Accounts:
@@ -55,11 +57,14 @@ async def crash(plan: Plan, home: Path, *, tell: Callable[[str], None] = lambda 
         server = RedisServer(home / "redis")
         stack.callback(server.stop)
         witness = Witness(server.client(), str(server.socket), service_db=SERVICE_DB, authority_db=AUTHORITY_DB)
-        authority = _authority(home, server.url(AUTHORITY_DB))
-        stack.callback(authority.stop)
         signer = Signer()
-        base_url = (await asyncio.to_thread(authority.wait_for, r"ready: (http\S+)\n"))[1]
-        config = write_config(home / "config", *_tenants(signer, base_url))
+        upstream: dict[str, Any] = {"kind": "authority"}
+        if not plan.in_process:
+            authority = _authority(home, server.url(AUTHORITY_DB))
+            stack.callback(authority.stop)
+            base_url = (await asyncio.to_thread(authority.wait_for, r"ready: (http\S+)\n"))[1]
+            upstream = {"kind": "openai", "base_url": base_url, "api_key": {"env": "CRASH_KEY"}}
+        config = write_config(home / "config", *_tenants(signer, upstream))
         environ = {
             "CHATKIT_MINT_CONFIG_DIR": str(config),
             "CHATKIT_MINT_REDIS_URL": server.url(SERVICE_DB),
@@ -100,7 +105,7 @@ async def _run(
         took = await _quiet(redis, hurry=plan.hurry)
         await asyncio.to_thread(replicas.stop)
         await asyncio.to_thread(witness.close)
-        sessions = await _sessions(server.url(AUTHORITY_DB))
+        sessions = await _sessions(server.url(SERVICE_DB if plan.in_process else AUTHORITY_DB))
         accounts = balance(load, witness, redis, sessions, kills=plan.kills)
     accounts.counts |= {"kills with requests under way": hit, "requests that found nobody listening": load.unreached}
     accounts.counts["seconds until all was quiet"] = round(took)
@@ -112,13 +117,13 @@ def _authority(home: Path, redis_url: str) -> Process:
     return Process(output=home / "upstream.log", environ=clean_environ(), command=command)
 
 
-def _tenants(signer: Signer, base_url: str) -> list[dict[str, Any]]:
+def _tenants(signer: Signer, upstream: dict[str, Any]) -> list[dict[str, Any]]:
     def tenant(name: str, **sections: Any) -> dict[str, Any]:
         identity = {"issuer": signer.issuer, "audience": name, "algorithms": [signer.alg], "jwks": signer.jwks}
         return tenant_file(
             name,
             identity,
-            upstream={"kind": "openai", "base_url": base_url, "api_key": {"env": "CRASH_KEY"}},
+            upstream=upstream,
             session={"workflow": {"id": "wf", "state_variables": {"login": "${claims.name}"}}},
             **sections,
         )

@@ -17,6 +17,8 @@ from redis import Redis
 SESSION: Final = re.compile(rb"cksess_[0-9a-f]{48}")
 COMMAND: Final = re.compile(rb'\+[\d.]+ \[(\d+) (\S+)\] "(\w+)" "((?:[^"\\]|\\.)*)"')
 REASON: Final = re.compile(rb'"\d+\|(\w+)\|')
+AUTHORITY: Final = b'"cm:authority:'
+"""Leads the keys of sessions' issuer, which the service has in its own Redis where it is its own upstream."""
 STORED: Final = {(b"SET", b"live"), (b"HSET", b"queue")}
 SEEN_WITHIN: Final = 60.0
 """Seconds in which MONITOR tells all that it has; it is a thread of a busy process."""
@@ -27,7 +29,7 @@ class Witness:
 
     def __init__(self, redis: Redis, path: str, *, service_db: int, authority_db: int) -> None:
         self._redis = redis
-        self._service, self._authority = b"%d" % service_db, b"%d" % authority_db
+        self._known = {b"%d" % service_db, b"%d" % authority_db}
         self.created: set[str] = set()
         """Stored by the authority."""
         self.told: set[str] = set()
@@ -73,11 +75,11 @@ class Witness:
         assert found, line
         db, client, command, key = found.groups()
         ids = {each.decode() for each in SESSION.findall(line)}
-        if db == self._authority:
-            if command == b"SET" and client != b"lua":
+        assert db in self._known, line
+        if AUTHORITY in line:
+            if command == b"HSET" and client == b"lua":
                 self.created |= ids
             return
-        assert db == self._service, line
         if command in (b"EVALSHA", b"EVAL"):
             self._called = ids
             return
