@@ -355,3 +355,76 @@ test("a client without a credential, or with two, is a mistake told at once", ()
     assert.throws(() => createClient({ baseUrl: "https://mint.example", ...options }), /either/);
   }
 });
+
+const CHAT = "https://chat.example/chatkit";
+const refusal = () => new Response("{}", { status: 401 });
+
+test("fetch adds the secret and changes nothing else", async () => {
+  const { fetch } = client(); // as ChatKit calls it: without the client
+  const stop = new AbortController();
+  const headers = { "Content-Type": "application/json", Accept: "text/event-stream", Authorization: "Bearer x" };
+  const answer = await fetch(CHAT, { method: "POST", headers, body: '{"type":"threads.list"}', signal: stop.signal });
+  assert.equal(await answer.text(), "data: hello\n\n");
+  const [asked] = world.asked;
+  assert.equal(asked.url, CHAT);
+  assert.equal(asked.method, "POST");
+  assert.equal(asked.body, '{"type":"threads.list"}');
+  assert.deepEqual(Object.fromEntries(asked.headers), {
+    accept: "text/event-stream",
+    authorization: "Bearer ek_1",
+    "content-type": "application/json",
+  });
+  stop.abort();
+  assert.ok(asked.signal.aborted);
+  await fetch(new URL(CHAT));
+  await fetch(new Request(CHAT, { method: "PUT", body: "x" }));
+  assert.deepEqual(
+    world.asked.map((each) => [each.method, each.headers.get("authorization")]),
+    [
+      ["POST", "Bearer ek_1"],
+      ["GET", "Bearer ek_1"],
+      ["PUT", "Bearer ek_1"],
+    ],
+  );
+  assert.equal(world.requests.length, 1);
+});
+
+test("fetch renews a secret that was refused, once, and sends the body again", async () => {
+  world.chat = (number) => (number == 1 ? refusal() : new Response("ok"));
+  const { fetch } = client();
+  assert.equal(await (await fetch(new Request(CHAT, { method: "POST", body: "again" }))).text(), "ok");
+  assert.deepEqual(
+    world.asked.map((each) => [each.body, each.headers.get("authorization")]),
+    [
+      ["again", "Bearer ek_1"],
+      ["again", "Bearer ek_2"],
+    ],
+  );
+  world.chat = refusal;
+  assert.equal((await fetch(CHAT)).status, 401);
+  assert.equal(world.asked.length, 4);
+});
+
+test("many refused at once renew together", async () => {
+  world.chat = (number) => (number <= 5 ? refusal() : new Response("ok"));
+  const { fetch } = client();
+  const answers = await Promise.all(Array.from({ length: 5 }, () => fetch(CHAT)));
+  assert.deepEqual(new Set(answers.map((answer) => answer.status)), new Set([200]));
+  assert.equal(world.requests.length, 2);
+});
+
+test("other refusals are ChatKit's to handle", async () => {
+  world.chat = () => new Response("{}", { status: 429 });
+  const { fetch } = client();
+  assert.equal((await fetch(CHAT)).status, 429);
+  assert.equal(world.asked.length, 1);
+});
+
+test("after logout, fetch sends nothing", async () => {
+  const { fetch, logout } = client();
+  await fetch(CHAT);
+  world.answer = () => world.json({ cancelled: 1, pending: 0 });
+  await logout();
+  await assert.rejects(fetch(CHAT), (error) => error instanceof MintError && error.code == "logged_out");
+  assert.equal(world.asked.length, 1);
+});

@@ -37,7 +37,16 @@ export class World {
     Object.assign(AbortSignal, { timeout: real.timeout });
   }
 
+  // What a ChatKit server of one's own answers.
+  chat = () => new Response("data: hello\n\n");
+  asked = [];
+
   async #fetched(url, init) {
+    if (url instanceof Request) {
+      const { method, headers, signal } = url;
+      this.asked.push({ url: url.url, method, headers, signal, body: await url.text() });
+      return this.chat(this.asked.length);
+    }
     new Headers(init.headers); // what fetch would refuse
     init.signal.throwIfAborted();
     this.requests.push({ url, at: this.now, ...init });

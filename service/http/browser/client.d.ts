@@ -45,6 +45,13 @@ export interface Client {
   getClientSecret(current?: string | null): Promise<string>;
 
   /**
+   * For `useChatKit({ api: { url, domainKey, fetch: client.fetch } })` and your own ChatKit server: `fetch` with the client
+   * secret as its bearer token. Where that is refused (401), once more with a new one. Send nobody else's requests
+   * through it: whoever answers them gets the secret. Rejects as `getClientSecret` and as `fetch` do.
+   */
+  fetch(input: RequestInfo | URL, init?: RequestInit): Promise<Response>;
+
+  /**
    * End this login's sessions, or with *everywhere* all of the user's. From the call on, this client gives out no
    * secret: `logged_out`. The request outlives the page, so that `pagehide` may call it. May be repeated if it fails.
    */

@@ -1,7 +1,6 @@
-// chatkit-mint in the browser. What it promises: client.d.ts.
+// Promises: client.d.ts; reasons: docs/decisions/0020
 
-const LIMIT = 30_000; // ms for a call, all in all
-const TRIES = 4;
+const LIMIT = 30_000; // ms a call
 
 export class MintError extends Error {
   name = "MintError";
@@ -13,10 +12,9 @@ export class MintError extends Error {
 
 function problem(answer, json) {
   if (!answer) return new MintError("network_error", "chatkit-mint is out of reach");
-  const { status, headers } = answer;
-  const seconds = headers.get("Retry-After");
-  return new MintError(json?.code ?? "invalid_answer", json?.detail ?? "Not an answer of chatkit-mint", {
-    status,
+  const seconds = answer.headers.get("Retry-After");
+  return new MintError(json?.code ?? "invalid_answer", json?.detail ?? "Not chatkit-mint's answer", {
+    status: answer.status,
     field: json?.field,
     requestId: json?.request_id,
     retryAfter: /^\d+$/.test(seconds) ? +seconds : undefined,
@@ -26,7 +24,6 @@ function problem(answer, json) {
 export function createClient({ getAccessToken, visitor, tenant, session, baseUrl }) {
   if (!getAccessToken === !visitor) throw new TypeError("Give either getAccessToken or visitor: true");
   const base = (baseUrl ?? new URL("..", import.meta.url).href).replace(/\/*$/, "/v1/");
-  const fixed = { method: "POST", redirect: "error", credentials: visitor ? "include" : "same-origin" };
   const over = new AbortController();
   let kept, minting, failed;
 
@@ -35,38 +32,38 @@ export function createClient({ getAccessToken, visitor, tenant, session, baseUrl
     if (tenant) headers["ChatKit-Tenant"] = tenant;
     if (getAccessToken) {
       const token = await getAccessToken({ renew });
-      // Looked at here: fetch may quote a bad header.
       if (!/^[!-~]+$/.test(token ?? "")) throw new MintError("missing_credentials", "getAccessToken gave no token");
       headers.Authorization = "Bearer " + token;
     }
-    return fetch(base + path, { ...fixed, ...init, headers }).catch(() => {});
+    return fetch(base + path, { ...init, headers }).catch(() => {});
   }
 
-  async function ask(path, expected, ended, init) {
+  async function ask(path, expected, ended, body, keepalive) {
     const end = Date.now() + LIMIT;
-    init.signal = AbortSignal.any([ended, AbortSignal.timeout(LIMIT)]);
-    for (let tries = 1, renewable = !visitor; ; tries++) {
+    const init = {
+      method: "POST",
+      redirect: "error",
+      credentials: visitor ? "include" : "same-origin",
+      body: JSON.stringify(body),
+      keepalive,
+      signal: AbortSignal.any([ended, AbortSignal.timeout(LIMIT)]),
+    };
+    for (let tries = 1, renews = !visitor; ; tries++) {
       let answer = await send(path, init);
-      if (answer?.status == 401 && renewable) {
-        renewable = false;
-        answer = await send(path, init, true);
-      }
+      if (answer?.status == 401 && renews) answer = await send(path, init, !(renews = false));
       const json = await answer?.json().catch(() => {});
       ended.throwIfAborted();
       if (answer?.ok && json?.[expected] != null) return [json, answer.headers];
       const error = problem(answer, json);
-      // Never sooner than told, and not every browser at once.
       const wait = (answer ? error.retryAfter : 2 ** tries / 4) * (1000 + 250 * Math.random());
-      if (tries == TRIES || !(Date.now() + wait < end)) throw error;
+      if (tries == 4 || !(Date.now() + wait < end)) throw error;
       await new Promise((done) => setTimeout((ended.onabort = done), wait));
     }
   }
 
   async function mint() {
     try {
-      const init = { body: JSON.stringify(session) };
-      const [json, headers] = await ask("chatkit/sessions", "client_secret", over.signal, init);
-      // By the service's clock, two seconds late at most; this machine's may be wrong.
+      const [json, headers] = await ask("chatkit/sessions", "client_secret", over.signal, session);
       const life = json.expires_at * 1000 - (Date.parse(headers.get("Date")) || Date.now());
       kept = { secret: json.client_secret, until: Date.now() + life - Math.min(30_000, 2000 + life / 5) };
       return kept.secret;
@@ -78,21 +75,31 @@ export function createClient({ getAccessToken, visitor, tenant, session, baseUrl
     }
   }
 
+  async function getClientSecret(current) {
+    over.signal.throwIfAborted();
+    if (kept?.secret === current || !(Date.now() < kept?.until)) kept = undefined;
+    if (kept) return kept.secret;
+    if (Date.now() < failed?.until) throw failed.error;
+    return (minting ??= mint());
+  }
+
+  async function authorized(input, init, refused) {
+    const secret = await getClientSecret(refused);
+    const request = new Request(input.clone?.() ?? input, init);
+    request.headers.set("Authorization", "Bearer " + secret);
+    const answer = await fetch(request);
+    return answer.status == 401 && !refused ? authorized(input, init, secret) : answer;
+  }
+
   return {
-    async getClientSecret(current) {
-      over.signal.throwIfAborted();
-      // ChatKit hands in what runs out or was refused.
-      if (kept?.secret === current || !(Date.now() < kept?.until)) kept = undefined;
-      if (kept) return kept.secret;
-      if (Date.now() < failed?.until) throw failed.error;
-      return (minting ??= mint());
-    },
+    getClientSecret,
+
+    fetch: (input, init) => authorized(input, init),
 
     async logout({ everywhere } = {}) {
       kept = undefined;
       over.abort(new MintError("logged_out", "Logged out: the next login needs a new client"));
-      const init = { body: JSON.stringify({ everywhere }), keepalive: true };
-      return (await ask("logout", "cancelled", new AbortController().signal, init))[0];
+      return (await ask("logout", "cancelled", new AbortController().signal, { everywhere }, true))[0];
     },
   };
 }

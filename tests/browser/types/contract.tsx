@@ -15,6 +15,11 @@ export function Chat() {
   return <ChatKit control={control} />;
 }
 
+export function OwnServer() {
+  const { control } = useChatKit({ api: { url: "https://chat.example/chatkit", domainKey: "key", fetch: user.fetch } });
+  return <ChatKit control={control} />;
+}
+
 export async function leave(): Promise<number> {
   const report: LogoutReport = await user.logout({ everywhere: true });
   return report.cancelled + report.pending;
