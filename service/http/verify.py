@@ -5,7 +5,7 @@ Only sessions of our own authority can be verified; OpenAI's are verified there.
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, TypeAdapter, with_config
 from starlette.requests import Request
@@ -30,7 +30,7 @@ from service.errors import (
 )
 from service.http.answers import FORM, json_answer, only_field, read_body, read_form
 from service.http.operation import BY_BODY, Credential, Operation, Refusals
-from service.http.shapes import CLOSED
+from service.http.shapes import CLOSED, Count, SessionWithoutSecret, UnixSeconds
 
 RIGHT: Final = "verify"
 VERIFY: Final = "/v1/chatkit/sessions/verify"
@@ -72,6 +72,26 @@ class UploadAnswer(TypedDict):
     granted: bool
 
 
+@with_config(CLOSED)
+class NotLive(TypedDict):
+    """Unknown, expired, cancelled, malformed, or another tenant's: nobody is told which (RFC 7662 §2.2)."""
+
+    active: Literal[False]
+
+
+@with_config(CLOSED)
+class LiveSession(TypedDict):
+    """A live session, never its secret. `sub` is ChatKit's `user`, `requests` are what was counted."""
+
+    active: Literal[True]
+    token_type: Literal["chatkit_session"]
+    sub: str
+    exp: UnixSeconds
+    tenant: str
+    requests: Count
+    session: SessionWithoutSecret
+
+
 class TokenForm(TypedDict, total=False):
     """RFC 7662 §2.1. `requests` count against the session's limit: 1, or as many as are taken ahead; 0 looks only."""
 
@@ -81,7 +101,7 @@ class TokenForm(TypedDict, total=False):
 
 ENDED_QUESTION: Final[TypeAdapter[EndedQuestion]] = TypeAdapter(EndedQuestion)
 UPLOAD_QUESTION: Final[TypeAdapter[UploadQuestion]] = TypeAdapter(UploadQuestion)
-INTROSPECTION: Final[TypeAdapter[dict[str, Any]]] = TypeAdapter(dict[str, Any])
+INTROSPECTION: Final[TypeAdapter[Any]] = TypeAdapter(LiveSession | NotLive)
 BY_KEY: Final[Refusals] = (MissingCredentials, InvalidToken, PolicyDenied, StoreUnavailable)
 
 OPERATIONS: Final = (
