@@ -1,6 +1,7 @@
 """Run ASGI apps on sockets until a signal: the last app listed is the last to stop."""
 
 import asyncio
+import errno
 import gc
 import signal
 import socket
@@ -34,8 +35,13 @@ PARENTS_WORD = 0.1
 """Seconds."""
 
 
+OF_THE_PORT = frozenset({errno.EADDRINUSE, errno.EACCES})
+"""What is wrong with a port: somebody listens there, or it is one below 1024 and we are not root."""
+NO_HOST = "the host must be an address of this machine: 127.0.0.1, 0.0.0.0, ::"
+
+
 class PortTaken(OSError):  # noqa: N818
-    """Somebody else listens there; the text says what to do."""
+    """We can't listen there; the text says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +83,11 @@ def bind(host: str, port: int, *, option: str) -> socket.socket:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         sock.bind((host, port))
         sock.listen(BACKLOG)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         sock.close()
-        raise PortTaken(f"can't listen on {host}:{port}: {error.strerror}; choose another with {option}") from None
+        why = getattr(error, "strerror", None) or "not a host's name"
+        what = f"choose another with {option}" if getattr(error, "errno", None) in OF_THE_PORT else NO_HOST
+        raise PortTaken(f"can't listen on {host}:{port}: {why}; {what}") from None
     return sock
 
 

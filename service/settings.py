@@ -1,7 +1,8 @@
 """Environment → Settings. Every mistake is reported at once; nothing else reads the environment."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,6 +20,12 @@ _SERVICE_LINK = re.compile(r"CHATKIT_MINT_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT
 NEVER_EMPTY = frozenset({"CHATKIT_MINT_REDIS_URL", "CHATKIT_MINT_ADMIN_KEY", "CHATKIT_MINT_VISITOR_KEYS"})
 """Elsewhere an empty variable says nothing, as usual."""
 
+KINDS = {
+    "bool_parsing": "is true or false",
+    "int_parsing": "is a whole number",
+    "float_parsing": "is a number",
+}
+"""What a value of the wrong kind should be, by what Pydantic calls the mistake."""
 MAX_WORKERS = 256
 """More than one for each core only adds connections and looks at the queue."""
 
@@ -170,7 +177,7 @@ def load_settings(environ: Mapping[str, str], **defaults: str) -> Settings:
         name = known.get(key) or known.get(key.removesuffix("_FILE"))
         if name is None:
             if key.startswith(PREFIX):
-                mistakes.append(f"{key}: there is no such setting")
+                mistakes.append(f"{key}: there is no such setting{_meant(key, known)}")
         elif value == "" and key in NEVER_EMPTY:
             # A secret that came out empty must not read as one left out: a private Redis in place of the shared one.
             mistakes.append(f"{key}: is set but empty; give it a value, or leave it out")
@@ -184,7 +191,8 @@ def load_settings(environ: Mapping[str, str], **defaults: str) -> Settings:
     try:
         settings = Settings.model_validate(given)
     except ValidationError as error:
-        mistakes += [f"{variable(str(e['loc'][0]))}: {_plain(e['msg'])}" for e in error.errors(include_input=False)]
+        found = error.errors(include_input=False)
+        mistakes += [f"{variable(str(each['loc'][0]))}: {_plain(each['type'], each['msg'])}" for each in found]
         raise SettingsError(sorted(mistakes)) from None
     mistakes += _at_odds(settings, given)
     if mistakes:
@@ -213,5 +221,12 @@ def _from_file(key: str, path: str, mistakes: list[str]) -> str:
     return text
 
 
-def _plain(message: str) -> str:
-    return message.removeprefix("Value error, ").removeprefix("Input should be ")
+def _meant(key: str, known: Iterable[str]) -> str:
+    near = get_close_matches(key.removesuffix("_FILE"), known, 1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _plain(kind: str, message: str) -> str:
+    if kind in KINDS:
+        return KINDS[kind]
+    return message.removeprefix("Value error, ").replace("Input should be ", "is ")

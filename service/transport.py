@@ -1,5 +1,10 @@
 """HTTP to upstreams and issuers: HTTPX2's interface over aiohttp's connections, and bounded reading."""
 
+import errno
+import os
+import socket
+import ssl
+from collections.abc import Iterator
 from typing import Final
 
 import aiohttp
@@ -13,6 +18,9 @@ KEEPALIVE: Final = 4.0
 
 TRANSPORT_ERRORS: Final = (httpx2.HTTPError, httpx2.InvalidURL, aiohttp.ClientError, ValueError)
 """What a request can raise: the adapter lets some of aiohttp's own errors through, and aiohttp its ValueErrors."""
+
+NO_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG"})
+"""How OpenSSL names an answer that is no TLS."""
 
 
 class AnswerTooLarge(Exception):  # noqa: N818
@@ -44,3 +52,36 @@ async def read_bounded(response: httpx2.Response, limit: int) -> bytes:
         if len(body) > limit:
             raise AnswerTooLarge
     return bytes(body)
+
+
+def why(error: BaseException) -> str | None:
+    """Return what stood in the way of a connection, in words of our own: a library's may quote a URL's password.
+
+    None where nothing tells.
+    """
+    return next(filter(None, map(meaning, causes(error))), None)
+
+
+def meaning(error: BaseException) -> str | None:
+    """Return what one error means, whatever led to it; None where it doesn't tell."""
+    match error:
+        case ssl.SSLCertVerificationError():
+            return f"its TLS certificate is not trusted here: {error.verify_message}"
+        case ssl.SSLError():
+            return "it speaks no TLS" if error.reason in NO_TLS else f"TLS failed: {error.reason}"
+        case socket.gaierror():
+            return "its name is not known here"
+        case OSError(errno=int(number)) if number in errno.errorcode:
+            return os.strerror(number).lower()
+        case _:
+            return None
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what led to it, the innermost first: that one knows."""
+    found: list[BaseException] = []
+    each: BaseException | None = error
+    while each is not None and each not in found:
+        found.append(each)
+        each = each.__cause__ or each.__context__
+    yield from reversed(found)

@@ -8,9 +8,9 @@ from service.cli import policy  # noqa: F401
 
 # isort: split
 from service.cli import operate  # noqa: F401
-from service.cli.base import app
+from service.cli.base import run
 
 
 def main() -> None:
     """Run the command."""
-    app(prog_name="chatkit-mint")
+    run()

@@ -1,7 +1,8 @@
-"""What all commands share: the application, settings, tenant files, and how a command fails."""
+"""What all commands share: the application, settings, tenant files, and how a command fails: in one line."""
 
 import dataclasses
 import os
+import sys
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -25,6 +26,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+PROGRAM = "chatkit-mint"
 DEV_DIR = Path("var/dev")
 Directory = Annotated[Path, typer.Option("--dir", help="Where the development state is kept.")]
 
@@ -37,6 +39,27 @@ def version_option(
     if version:
         print(f"chatkit-mint {__version__}")
         raise typer.Exit
+
+
+def run() -> NoReturn:
+    """Run the command that the arguments name, and end the process. What is wrong is told without a traceback."""
+    try:
+        code = app(prog_name=PROGRAM, standalone_mode=False)
+    except typer.TyperException as error:
+        # Typer's own telling is a box of six lines, in which the message breaks at column 80.
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else PROGRAM
+        if message := " ".join(error.format_message().split()):
+            typer.echo(f"{command}: {message}{'' if message[-1] in '.?' else '.'} Usage: {command} --help", err=True)
+        code = error.exit_code
+    except typer.Abort:
+        typer.echo("stopped; nothing was done", err=True)
+        code = 1
+    except OSError as error:  # a full disk, a directory of somebody else's
+        named = f"{error.filename}: " if error.filename else ""
+        typer.echo(f"{named}{error.strerror or type(error).__name__}", err=True)
+        code = 1
+    sys.exit(code)
 
 
 def settings_of(**defaults: str) -> Settings:

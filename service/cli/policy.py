@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from service.cli.base import DEV_DIR, Directory, app, defaults_without_keys, fail, settings_of, tenant_named
 from service.contract import WISH, dotted
-from service.dev.identity_provider import ISSUER, IdentityProvider
+from service.dev.identity_provider import ISSUER, IdentityProvider, NoKey
 from service.identity.service_keys import make_service_key
 from service.policy.cases import run_cases
 from service.policy.doubts import doubts
@@ -119,9 +119,15 @@ def token(
     trusts = [trust for trust in chosen.trusts if trust.issuer == ISSUER]
     if not trusts:
         issuers = ", ".join(sorted({trust.issuer for trust in chosen.trusts}))
-        fail(f"tenant {tenant!r} trusts {issuers}, not the development identity provider {ISSUER}")
+        fail(f"tenant {tenant!r} trusts {issuers}, not the development identity provider: add {ISSUER} to `identity`")
     claims = dict(_claim(each) for each in claim or [])
-    print(IdentityProvider(directory).token(min(trusts[0].audiences), user, claims))
+    try:
+        provider = IdentityProvider(directory)
+    except OSError as error:
+        fail(f"can't keep the signing key in {directory}: {error.strerror}; choose another with --dir, as for `dev`")
+    except NoKey as error:
+        fail(str(error))
+    print(provider.token(min(trusts[0].audiences), user, claims))
 
 
 def _claim(text: str) -> tuple[str, Any]:

@@ -28,6 +28,10 @@ LIFETIME: Final = 3600
 """Seconds that a token is good for."""
 
 
+class NoKey(RuntimeError):  # noqa: N818
+    """The file of the signing key holds something else; the text says what to do."""
+
+
 class IdentityProvider:
     """Signs with a key that is kept in *directory*, so that `dev` and `token` agree on it."""
 
@@ -93,9 +97,12 @@ def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:
             pass
         finally:
             aside.unlink()
-    key = serialization.load_pem_private_key(path.read_bytes(), None)
+    try:
+        key = serialization.load_pem_private_key(path.read_bytes(), None)
+    except (ValueError, TypeError):  # its text may quote what it read
+        key = None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise TypeError(f"{path} holds no EC key; delete it and start again")
+        raise NoKey(f"{path} holds no EC key; delete it and start again")
     return key
 
 

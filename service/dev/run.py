@@ -38,8 +38,12 @@ async def run_dev(settings: Settings, environ: Mapping[str, str], directory: Pat
 
     Raises `PolicyError`, `PortTaken` or `NoRedis`, each with a text that says what to do.
     """
-    provider = listen(IdentityProvider(directory).app(), LOOPBACK, ports.identity_provider, option="--idp-port")
-    admin_key = settings.admin_key or _own_admin_key(directory)
+    try:
+        provider_app = IdentityProvider(directory).app()
+        admin_key = settings.admin_key or _own_admin_key(directory)
+    except OSError as error:
+        raise OSError(f"can't keep keys in {directory}: {error.strerror}; choose another with --dir") from None
+    provider = listen(provider_app, LOOPBACK, ports.identity_provider, option="--idp-port")
     async with with_redis(settings.redis_url, directory / "redis") as redis_url:
         app = create_app(
             settings.model_copy(update={"redis_url": redis_url, "admin_key": admin_key}),

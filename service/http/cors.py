@@ -20,6 +20,9 @@ EXPOSED: Final = b"Retry-After, RateLimit, RateLimit-Policy, WWW-Authenticate, X
 MAX_AGE: Final = b"600"
 """Seconds that a browser remembers a preflight; Chromium takes no more than two hours."""
 
+NOBODYS: Final = "a page of no tenant's origins: its browser won't call; `cors.origins` of the tenant's file lists them"
+ANOTHERS: Final = "a page that this tenant doesn't list in `cors.origins`: its browser keeps the answer from it"
+
 OPEN: Final = "chatkit_mint.open"
 """In the scope where any page may read the answer, which then says so itself: two such headers are as good as none."""
 
@@ -42,7 +45,7 @@ class Cors:
             origin = _origin(scope)
             if origin is None or not self._allowed(origin, None):
                 # No header, no call: that is all that a browser goes by. The log says whose page it was.
-                note(origin=(origin or b"").decode("latin-1")[:128], reason="a page of no tenant's origins")
+                _note(origin or b"", NOBODYS)
                 await send({"type": "http.response.start", "status": 204, "headers": [*_VARIES]})
             else:
                 await send({"type": "http.response.start", "status": 204, "headers": [*_PREFLIGHT, *_VARIES]})
@@ -60,6 +63,8 @@ class Cors:
             headers += [(b"access-control-allow-origin", origin), (b"access-control-expose-headers", EXPOSED)]
             if origin.decode("latin-1") in pages.with_cookies:
                 headers.append((b"access-control-allow-credentials", b"true"))
+        elif tenant is not None and not _is_own(scope, origin):
+            _note(origin, ANOTHERS)
         return headers
 
     def _allowed(self, origin: bytes, tenant: str | None) -> Pages | None:
@@ -74,6 +79,16 @@ def _origin(scope: Scope) -> bytes | None:
         if name == b"origin":
             return bytes(value)
     return None
+
+
+def _is_own(scope: Scope, origin: bytes) -> bool:
+    """Return whether the page came from where it calls: then CORS is no matter."""
+    host = origin.partition(b"://")[2]
+    return any(name == b"host" and value == host for name, value in scope["headers"])
+
+
+def _note(origin: bytes, why: str) -> None:
+    note(origin=origin.decode("latin-1")[:128], cors=why)
 
 
 def _is_preflight(scope: Scope) -> bool:

@@ -11,6 +11,7 @@ from starlette.requests import Request
 
 from service.errors import InvalidRequest, MissingCredentials, PolicyDenied
 from service.identity.authenticate import TENANT_HEADER, Authenticator, bearer_token
+from service.identity.differences import quoted
 from service.identity.visitors import VisitorCookies, cookie_name, forget_cookie
 from service.observe.logs import note
 from service.policy.tenant import Policies, Tenant
@@ -55,12 +56,13 @@ class Credentials:
             return await self._by_cookie(request, cookies, asked)
         if hosts := [tenant for tenant in tenants if tenant.visitors]:
             return self._visitor(request, hosts, welcome=welcome)
-        raise MissingCredentials
+        raise MissingCredentials("no Authorization header, nor a cookie that a tenant takes")
 
     async def _by_cookie(self, request: Request, tenants: Sequence[Tenant], asked: str | None) -> Caller:
         allowed = [tenant for tenant in tenants if tenant.cookie and _origin_allowed(request, tenant.cookie.origins)]
         if not allowed or not allowed[0].cookie:
-            raise PolicyDenied("token cookie from a page of another origin")
+            unlike = f"{_origin_of(request)}, see `cookie.origins`"
+            raise PolicyDenied(f"token cookie from a page of another origin: {unlike}")
         if len({tenant.cookie.name for tenant in allowed if tenant.cookie}) > 1:
             raise _choose()
         trusts: dict[str, tuple[Trust, ...]] = {}
@@ -77,14 +79,16 @@ class Credentials:
         if not open_to:
             # Without an Origin it is no page at all, and then the answer is the usual one.
             if "origin" in request.headers:
-                raise PolicyDenied("visitor from a page of another origin")
-            raise MissingCredentials
+                raise PolicyDenied(
+                    f"visitor from a page of another origin: {_origin_of(request)}, see `visitors.origins`"
+                )
+            raise MissingCredentials("no Authorization header; and no Origin, which a visitor's page sends")
         if not welcome:
             for tenant in open_to:
                 cookie = request.cookies.get(cookie_name(tenant.name))
                 if tenant.visitors and (known := self._visitors.known(tenant.visitors.who, cookie)):
                     return Caller(known)
-            raise MissingCredentials
+            raise MissingCredentials("no Authorization header, nor a visitor's cookie, which a mint sets")
         if len(open_to) > 1:
             raise _choose()
         tenant = open_to[0]
@@ -105,6 +109,11 @@ def _origin_allowed(request: Request, origins: frozenset[str]) -> bool:
     if origin is None:
         return request.method in SAFE_METHODS
     return origin in origins
+
+
+def _origin_of(request: Request) -> str:
+    origin = request.headers.get("origin")
+    return "none was sent" if origin is None else quoted(origin)
 
 
 def _end_of_visit(request: Request, tenant: str) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from service.errors import InvalidRequest, InvalidToken, MissingCredentials, PolicyDenied
 from service.identity.claims import check_claims, is_name, telling
+from service.identity.differences import listed, quoted
 from service.identity.jws import MAX_NAME, parse_token
 from service.identity.keys import KeyCache
 from service.identity.signatures import believing, verified
@@ -16,6 +17,8 @@ from service.observe.logs import note
 from service.principal import Principal, Trust
 
 TENANT_HEADER: Final = "ChatKit-Tenant"
+NO_VALUE: Final = frozenset({"undefined", "null", "None"})
+"""What a page or a script sends that has no token."""
 
 
 class Authenticator:
@@ -50,13 +53,19 @@ def bearer_token(headers: list[str]) -> str:
     Raises `MissingCredentials` where there is no bearer credential, `InvalidToken` where there is more than one.
     """
     if not headers:
-        raise MissingCredentials
+        raise MissingCredentials("no Authorization header")
     if len(headers) > 1:
         raise InvalidToken("more than one Authorization header")
     scheme, _, token = headers[0].partition(" ")
-    if scheme.lower() != "bearer" or not token.strip():
-        raise MissingCredentials("an Authorization header of another kind")
-    return token.strip()
+    token = token.strip()
+    if scheme.lower() == "bearer" and not token:
+        raise MissingCredentials("no token after `Bearer`: is the caller's variable empty?")
+    if scheme.lower() != "bearer":
+        kind = "of another kind" if token else "that is one word: is `Bearer` missing before the token?"
+        raise MissingCredentials(f"an Authorization header {kind}")
+    if token in NO_VALUE:
+        raise InvalidToken(f"the token is the word {token}: the caller had none to send")
+    return token
 
 
 def _matching(genuine: list[Trust], claims: dict[str, Any]) -> list[Trust]:
@@ -74,10 +83,14 @@ def _matching(genuine: list[Trust], claims: dict[str, Any]) -> list[Trust]:
 
 
 def _chosen(fitting: list[Trust], tenant: str | None) -> Trust:
-    if tenant is not None:
-        fitting = [trust for trust in fitting if trust.tenant == tenant]
     if not fitting:
-        raise PolicyDenied("the token is genuine, but fits no tenant")
+        raise PolicyDenied("the token is genuine, but fits no tenant: no `match` holds")
+    if tenant is not None:
+        chosen = [trust for trust in fitting if trust.tenant == tenant]
+        if not chosen:
+            names = listed([trust.tenant for trust in fitting])
+            raise PolicyDenied(f"the token is genuine, but fits {names}, not {quoted(tenant)} of {TENANT_HEADER}")
+        fitting = chosen
     if len(fitting) > 1:
         raise InvalidRequest(
             detail=f"This login belongs to several tenants; choose with the {TENANT_HEADER} header",

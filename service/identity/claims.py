@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeGuard
 
 from service.errors import InvalidToken, TokenExpired
+from service.identity.differences import of_kind
 from service.identity.jws import MAX_NAME
 from service.principal import Trust
 
@@ -72,13 +73,19 @@ def check_times(claims: dict[str, Any], trust: Trust, now: float, *, life: float
     issued = _time(claims, "iat")
     expires = _time(claims, "exp") if "exp" in claims or life is None else issued + life
     if issued > now + trust.leeway:
-        raise InvalidToken("issued in the future")
-    if "nbf" in claims and _time(claims, "nbf") > now + trust.leeway:
-        raise InvalidToken("not valid yet")
+        raise InvalidToken(f"issued in the future: iat is {_ahead(issued, now, trust)}")
+    if "nbf" in claims and (begins := _time(claims, "nbf")) > now + trust.leeway:
+        raise InvalidToken(f"not valid yet: nbf is {_ahead(begins, now, trust)}")
     if now >= expires + trust.leeway:
-        raise TokenExpired("expired by its exp")
+        ago = f"{now - expires:.0f} s ago, leeway {trust.leeway:g} s"
+        raise TokenExpired(f"expired by its exp: {ago}; if it is new, the clock here or the issuer's is wrong")
     if now - issued > trust.max_age + trust.leeway:
-        raise InvalidToken("older than max_age")
+        wants = f"tenant {trust.tenant} has max_age {trust.max_age:g}"
+        raise InvalidToken(f"older than max_age: {now - issued:.0f} s, {wants}")
+
+
+def _ahead(time: float, now: float, trust: Trust) -> str:
+    return f"{time - now:.0f} s ahead, leeway {trust.leeway:g} s: the clock here or the issuer's is wrong"
 
 
 def _check_kind(claims: dict[str, Any], header: dict[str, Any], trust: Trust) -> None:
@@ -88,9 +95,9 @@ def _check_kind(claims: dict[str, Any], header: dict[str, Any], trust: Trust) ->
     kind = (typ or "").lower().removeprefix("application/")
     if trust.typ is not None:
         if kind != trust.typ.lower().removeprefix("application/"):
-            raise InvalidToken("typ is not the one that this issuer's access tokens have")
+            raise InvalidToken(f"typ is not the one that this issuer's access tokens have: {of_kind(typ, trust.typ)}")
     elif kind not in ("", "jwt", "at+jwt"):
-        raise InvalidToken("typ says that this is no access token")
+        raise InvalidToken(f"typ says that this is no access token: {of_kind(typ, 'at+jwt or JWT')}")
     events = claims.get("events")
     if isinstance(events, dict) and LOGOUT_EVENT in events:
         raise InvalidToken("a logout token is no access token")
@@ -99,7 +106,7 @@ def _check_kind(claims: dict[str, Any], header: dict[str, Any], trust: Trust) ->
     if any(name in claims for name in _ID_TOKEN_CLAIMS) or any(
         isinstance(claims.get(name), str) and claims[name].lower() in kinds for name, kinds in _KINDS_IN_CLAIMS.items()
     ):
-        raise InvalidToken("an ID token is no access token")
+        raise InvalidToken("an ID token is no access token: have the page send that one, or set `accept_id_tokens`")
 
 
 def is_name(value: Any) -> TypeGuard[str]:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import httpx2
 import orjson
 
-from service.transport import TRANSPORT_ERRORS, AnswerTooLarge, read_bounded
+from service.transport import TRANSPORT_ERRORS, AnswerTooLarge, read_bounded, why
 
 MAX_BYTES: Final = 512 * 1024
 """A set of 100 RSA-4096 keys with certificates is below a tenth of it."""
@@ -56,7 +56,7 @@ async def fetch_json(transport: httpx2.AsyncBaseTransport, url: str) -> Document
     except AnswerTooLarge:
         raise FetchError(f"over {MAX_BYTES // 1024} KiB") from None
     except TRANSPORT_ERRORS as error:
-        raise FetchError(type(error.__cause__ or error).__name__) from None
+        raise FetchError(why(error) or type(error.__cause__ or error).__name__) from None
     if response.status_code != httpx2.codes.OK:
         raise FetchError(f"status {response.status_code}")
     try:

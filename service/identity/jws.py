@@ -20,6 +20,10 @@ MAX_TOKEN: Final = 16 * 1024
 MAX_NAME: Final = 256
 """Characters of a `kid`, a `sub` or a `sid`."""
 SEGMENTS: Final = 3
+_KINDS: Final = {
+    1: ": an opaque token? The issuer gives out a JWT where it is asked for one with this service's audience",
+    5: ": an encrypted token (JWE), which is not read",
+}
 _TO_STANDARD: Final = bytes.maketrans(b"-_", b"+/")
 _FROM_STANDARD: Final = bytes.maketrans(b"+/", b"-_")
 
@@ -44,7 +48,8 @@ def parse_token(token: str) -> UnverifiedToken:
         raise InvalidToken("token is not ASCII")
     segments = token.split(".")
     if len(segments) != SEGMENTS:
-        raise InvalidToken(f"{len(segments)} segments where a compact JWS has three")
+        hint = _KINDS.get(len(segments), "")
+        raise InvalidToken(f"{len(segments)} segments where a compact JWS has three{hint}")
     header, alg, kid = _header(segments[0])
     claims = _object(_decode(segments[1], "payload"), "payload")
     signature = _decode(segments[2], "signature")

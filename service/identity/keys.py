@@ -17,6 +17,7 @@ import structlog
 
 from service.background import for_ever
 from service.errors import IssuerUnavailable
+from service.identity.differences import quoted
 from service.identity.fetch import FetchError, fetch_json
 from service.identity.jwk import JwkSetError, VerifyingKey, read_jwk_set, shared_secret
 from service.observe.metrics import Metrics
@@ -84,6 +85,11 @@ class KeyCache:
         held = self._held.setdefault(source, _Held())
         await self._available(source, held)
         return _fitting(held.keys, kid, alg)
+
+    def at_hand(self, source: KeySource) -> tuple[VerifyingKey, ...]:
+        """Return what the source's last good answer listed."""
+        held = self._held.get(source)
+        return held.keys if held else ()
 
     async def renewed(self, source: KeySource, kid: str | None, alg: str) -> list[VerifyingKey]:
         """Return what `candidates` returns after a fetch, for a token that no key at hand signed.
@@ -220,7 +226,11 @@ class KeyCache:
                 configuration = (await fetch_json(self._transport, url)).value
                 # OIDC Discovery 1.0 §4.3: a document that speaks for somebody else is not the issuer's.
                 if not isinstance(configuration, dict) or configuration.get("issuer") != issuer:
-                    raise FetchError("the configuration document is another issuer's")
+                    named = configuration.get("issuer") if isinstance(configuration, dict) else None
+                    raise FetchError(
+                        f"the configuration document is another issuer's: it says {quoted(named)}, the tenant file "
+                        f"{quoted(issuer)}; they must be equal, to the last slash"
+                    )
                 if not isinstance(jwks_uri := configuration.get("jwks_uri"), str):
                     raise FetchError("the configuration document names no jwks_uri")
                 # An issuer out there must not point us at our own loopback.

@@ -5,6 +5,7 @@ from typing import Final
 
 from service.errors import InvalidToken, IssuerUnavailable
 from service.identity.claims import audience_of
+from service.identity.differences import of_algorithm, of_audience, of_issuer, of_signature
 from service.identity.jwk import VerifyingKey
 from service.identity.jws import UnverifiedToken
 from service.identity.keys import KeyCache
@@ -25,14 +26,16 @@ def believing(
     """
     unverified_issuer = parsed.unverified_claims.get("iss")
     if not isinstance(unverified_issuer, str) or unverified_issuer not in trusts:
-        raise InvalidToken("iss is none of the configured issuers")
+        raise InvalidToken(f"iss is none of the configured issuers: {of_issuer(unverified_issuer, trusts)}")
     unverified_audience = audience_of(parsed.unverified_claims)
-    by_audience = [trust for trust in trusts[unverified_issuer] if audiences(trust) & unverified_audience]
+    of_the_issuer = trusts[unverified_issuer]
+    by_audience = [trust for trust in of_the_issuer if audiences(trust) & unverified_audience]
     if not by_audience:
-        raise InvalidToken("aud is none that the issuer's tenants expect")
+        unlike = of_audience(unverified_audience, of_the_issuer, audiences)
+        raise InvalidToken(f"aud is none that the issuer's tenants expect: {unlike}")
     found = [trust for trust in by_audience if parsed.alg in trust.algorithms]
     if not found:
-        raise InvalidToken("alg is not allowed for this issuer")
+        raise InvalidToken(f"alg is not allowed for this issuer: {of_algorithm(parsed.alg, by_audience)}")
     return found
 
 
@@ -58,7 +61,9 @@ async def verified(
         )
     genuine = [trust for trust in believers if results[trust.keys]]
     if not genuine:
-        raise unavailable or InvalidToken("no key of the issuer made this signature")
+        at_hand = [key for source in results for key in keys.at_hand(source)]
+        unlike = of_signature(parsed, at_hand)
+        raise unavailable or InvalidToken(f"no key of the issuer made this signature: {unlike}")
     return genuine, unavailable
 
 

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from service import contract
 from service.contract import LEAVES, dotted, leaf
+from service.policy.complaints import plain
 from service.policy.expressions import TEXT, TRUTH, Computed, Expression, ExpressionError, parse_value
 from service.policy.model import (
     BoundEntry,
@@ -28,6 +29,7 @@ from service.principal import ServiceKey, TokenCookie, Visitors
 from service.session import Account, Limits, Window
 
 Locate = Callable[[Route, str], Mistake]
+WORKFLOW: contract.Path = ("workflow", "id")
 SECONDS_IN = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 
 
@@ -53,8 +55,8 @@ class Compiling:
         before = len(self.mistakes)
         file = self.file
         session = self.body(file.session, ("session",))
-        named = ("workflow", "id") in session.constant or ("workflow", "id") in session.computed
-        if not named:
+        wrong_already = {("workflow",), WORKFLOW} & contract.flatten(file.session).keys()
+        if not ({WORKFLOW} & {*session.constant, *session.computed} or wrong_already):
             self.wrong(("session",), "`workflow.id` is missing: ChatKit needs to know what to run")
         outside = Outside(file, self.wrong, self.expression, self.defaults)
         tenant = Tenant(
@@ -142,8 +144,7 @@ class Compiling:
             check.validate_python(value)
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False)[0]
-            message = str(first["msg"]).removeprefix("Value error, ")
-            self.wrong(route, f"`{route[-1]}`: {message[0].lower()}{message[1:]}")
+            self.wrong(route, f"`{route[-1]}`: {plain(first)}")
 
     def visitors(self, entry: VisitorsEntry, tenant: Tenant) -> VisitorPolicy:
         """Compile what people get who are not logged in: the tenant's session with theirs merged over it."""
@@ -245,5 +246,8 @@ def _bound(entry: BoundEntry) -> Bound:
 
 
 def _nearest(path: contract.Path) -> str:
+    below = [dotted(each) for each in LEAVES if each[: len(path)] == path]
+    if below:
+        return f"; it is a map, whose fields are {', '.join(f'`{each}`' for each in below)}"
     near = get_close_matches(dotted(path), [dotted(each) for each in LEAVES], 1)
     return f"; did you mean `{near[0]}`?" if near else ""

@@ -27,6 +27,13 @@ TEXT: Final = frozenset({"STRING", "DYN"})
 TRUTH: Final = frozenset({"BOOL", "DYN"})
 ANY: Final = frozenset({"STRING", "BOOL", "INT", "UINT", "DOUBLE", "DYN"})
 
+HINTS: Final = {
+    "recognition error at: '= '": "; compare with ==",
+    "recognition error at: '$'": "; `${…}` is for texts, this is an expression already",
+    "undeclared reference": "; it may speak of claims and tenant, and in rules and sessions of request and now",
+}
+"""What people mostly meant, by a part of what CEL says."""
+
 
 class ExpressionError(ValueError):
     """The expression can't be compiled, or (at decision time) can't be evaluated."""
@@ -100,7 +107,9 @@ class Expression:
         try:
             self._compiled = _compile(source, who=who)
         except RuntimeError as error:
-            raise ExpressionError(f"`{source}` is not a valid expression: {_first_line(str(error))}") from None
+            told = _first_line(str(error))
+            hint = next((hint for text, hint in HINTS.items() if text in told), "")
+            raise ExpressionError(f"`{source}` is not a valid expression: {told}{hint}") from None
         kind = self._compiled.return_type().name()
         if kind not in kinds:
             wanted = "/".join(sorted(kinds - {"DYN"})).lower()

@@ -5,6 +5,7 @@ scalars and lists replace, and every value keeps the place it came from, so that
 """
 
 import hashlib
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -14,6 +15,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from service.policy.compile import Compiling
+from service.policy.complaints import explained
 from service.policy.model import TenantFile
 from service.policy.outside import Defaults, FileState
 from service.policy.source import Mistake, Place, Route, Source, SourceError, read_source
@@ -81,9 +83,10 @@ def load_policies(directory: Path, defaults: Defaults) -> Policies:
     templates = _read_all(directory / "templates", mistakes)
     sources = _read_all(directory / "tenants", mistakes)
     if not sources and not mistakes:
-        mistakes.append(Mistake(str(directory / "tenants"), 1, 1, "holds no tenant file (*.yaml)"))
+        mistakes.append(Mistake(str(directory / "tenants"), 1, 1, _no_tenants(directory / "tenants")))
     broken = {Path(mistake.file).stem for mistake in mistakes if Path(mistake.file).parent.name == "templates"}
     tenants: dict[str, Tenant] = {}
+    files_of: dict[str, str] = {}
     for source in sources.values():
         if not broken.isdisjoint(_ancestry(source, templates)):
             continue  # told already
@@ -92,8 +95,9 @@ def load_policies(directory: Path, defaults: Defaults) -> Policies:
             continue
         if tenant.name in tenants:
             line, column = source.places["tenant",]
-            mistakes.append(Mistake(source.file, line, column, f"another file is tenant {tenant.name!r} already"))
-        tenants[tenant.name] = tenant
+            told = f"{Path(files_of[tenant.name]).name} is tenant {tenant.name!r} already"
+            mistakes.append(Mistake(source.file, line, column, told))
+        tenants[tenant.name], files_of[tenant.name] = tenant, source.file
     used = {name for source in sources.values() for name in _ancestry(source, templates)}
     for name in sorted(set(templates) - used - broken):
         _load_tenant(templates[name], templates, defaults, mistakes, template=True)
@@ -118,8 +122,21 @@ def _by_key(tenants: Mapping[str, Tenant]) -> dict[bytes, tuple[ServiceKey, ...]
     return found
 
 
+def _no_tenants(folder: Path) -> str:
+    """Return why no tenant file was found."""
+    if not folder.is_dir():
+        return (
+            "there is no such directory; CHATKIT_MINT_CONFIG_DIR, or what `check` is given, is the one above `tenants/`"
+        )
+    if not os.access(folder, os.R_OK | os.X_OK):
+        return "can't be read: permission denied"
+    return "holds no tenant file (*.yaml)"
+
+
 def _read_all(folder: Path, mistakes: list[Mistake]) -> dict[str, Source]:
     sources: dict[str, Source] = {}
+    others = [path for path in sorted(folder.glob("*.yml")) if not path.name.startswith(".")]
+    mistakes += [Mistake(str(path), 1, 1, "is not read: files end in .yaml; rename it") for path in others]
     # A Kubernetes ConfigMap mounts its files as links into a hidden folder: skip the hidden names, follow links.
     for path in sorted(folder.glob("*.yaml")):
         if path.name.startswith(".") or path.name.endswith(".test.yaml"):
@@ -164,7 +181,7 @@ def _load_tenant(
     try:
         file = TenantFile.model_validate(tree)
     except ValidationError as error:
-        mistakes += _explained(error, merged)
+        mistakes += explained(error, merged.places, merged.mistake)
         wrong = {each["loc"][0] for each in error.errors() if each["loc"]}
         sound = {key: value for key, value in tree.items() if key not in wrong}
         file = TenantFile.model_validate({**STAND_INS, **sound})
@@ -200,54 +217,6 @@ def _layers(source: Source, templates: Mapping[str, Source], mistakes: list[Mist
         seen.append(parent)
         layers.insert(0, templates[parent])
     return layers
-
-
-def _explained(error: ValidationError, merged: Merged) -> list[Mistake]:
-    mistakes = []
-    for each in error.errors(include_input=False, include_url=False):
-        route = _written(tuple(each["loc"]), each["type"], merged)
-        message = each["msg"].removeprefix("Value error, ")
-        if each["type"] == "extra_forbidden":
-            message = f"unknown key `{route[-1]}`{_meant(str(route[-1]), route)}"
-        elif each["type"] == "missing":
-            message = f"`{route[-1]}` is missing"
-        elif each["type"] != "value_error" and (name := _name(route)):
-            message = f"`{name}`: {message[0].lower()}{message[1:]}"
-        mistakes.append(merged.mistake(route, message))
-    return mistakes
-
-
-def _written(loc: tuple[str | int, ...], kind: str, merged: Merged) -> Route:
-    """Return the part of Pydantic's place that stands in a file: a union adds the names of its branches."""
-    route: Route = ()
-    for part in loc:
-        if (*route, part) in merged.places or (part == loc[-1] and kind == "missing"):
-            route = (*route, part)
-    return route
-
-
-def _name(route: Route) -> str | None:
-    return next((part for part in reversed(route) if isinstance(part, str)), None)
-
-
-def _meant(key: str, route: tuple[str | int, ...]) -> str:
-    """Return a hint at the known key that *key* resembles."""
-    shape: Any = TenantFile
-    for part in route[:-1]:
-        if isinstance(part, str) and hasattr(shape, "model_fields") and part in shape.model_fields:
-            shape = _inner_model(shape.model_fields[part].annotation)
-    near = get_close_matches(key, getattr(shape, "model_fields", {}), 1)
-    return f"; did you mean `{near[0]}`?" if near else ""
-
-
-def _inner_model(annotation: Any) -> Any:
-    if hasattr(annotation, "model_fields"):
-        return annotation
-    for inner in getattr(annotation, "__args__", ()):
-        found = _inner_model(inner)
-        if found is not None:
-            return found
-    return None
 
 
 def _by_issuer(tenants: Mapping[str, Tenant]) -> dict[str, tuple[Trust, ...]]:

@@ -6,16 +6,17 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
-TenantName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+TENANT_NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+RATE = r"^[1-9][0-9]{0,8}/(second|minute|hour|day)$"
+ORIGIN = r"^(https://[a-z0-9.-]+(:[0-9]{1,5})?|http://(localhost|127\.0\.0\.1)(:[0-9]{1,5})?)$"
+
+TenantName = Annotated[str, StringConstraints(pattern=TENANT_NAME)]
 """Safe as a metric label, a Redis key and a path segment."""
 Text = Annotated[str, Field(min_length=1, max_length=2048)]
-Rate = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,8}/(second|minute|hour|day)$")]
+Rate = Annotated[str, StringConstraints(pattern=RATE)]
 """`10/minute`."""
 FileName = Annotated[Path, Field(strict=False)]
-Origin = Annotated[
-    str,
-    StringConstraints(pattern=r"^(https://[a-z0-9.-]+(:[0-9]{1,5})?|http://(localhost|127\.0\.0\.1)(:[0-9]{1,5})?)$"),
-]
+Origin = Annotated[str, StringConstraints(pattern=ORIGIN)]
 """Exactly as a browser sends it: `https://app.example.com`; http only on loopback."""
 Origins = Annotated[list[Origin], Field(min_length=1)]
 

@@ -22,6 +22,14 @@ MAX_DEPTH: Final = 32
 MAX_BYTES: Final = 256 * 1024
 """Of one file."""
 
+YAML_HINTS: Final = {
+    "cannot start any token": "; a tab? Indent with spaces, and put text with a sign in front in quotes",
+    "did not find expected": "; does the indentation match the lines above?",
+    "could not find expected ':'": "; is a space missing after a colon, here or on the line before?",
+    "mapping values are not allowed": "; put text with a colon in it in quotes",
+}
+"""What people mostly did, by a part of what the parser says."""
+
 _CORE: Final[tuple[tuple[re.Pattern[str], Callable[[str], Any]], ...]] = (
     (re.compile(r"|~|null|Null|NULL"), lambda _: None),
     (re.compile(r"true|True|TRUE"), lambda _: True),
@@ -83,7 +91,9 @@ def read_source(path: Path) -> Source:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        raise SourceError(Mistake(file, line, column, f"not valid YAML: {error.problem or error.context}")) from None
+        problem = error.problem or error.context or ""
+        hint = next((hint for text, hint in YAML_HINTS.items() if text in problem), "")
+        raise SourceError(Mistake(file, line, column, f"not valid YAML: {problem}{hint}")) from None
     except yaml.reader.ReaderError as error:
         place = _at(raw, error.position)
         raise SourceError(Mistake(file, *place, "not valid YAML: a character that may not stand there")) from None

@@ -55,6 +55,8 @@ class Cluster(Redis):
         self._looked_at = 0.0
         self._leaving: set[asyncio.Task[None]] = set()
         self._closed = False
+        self._trouble: Exception | None = None
+        """Why a node did not answer, the last time that one didn't."""
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """See redis-py. Of a script that its node does not know, the text is sent."""
@@ -168,14 +170,14 @@ class Cluster(Redis):
                 raise ClusterDownError("the cluster says that it is down")
             return True
         self._look()
-        raise RedisConnectionError("no node of the cluster answers")
+        raise RedisConnectionError("no node of the cluster answers") from self._trouble
 
     async def _known(self) -> None:
         """Wait for a map, where there is none yet."""
         if not self._owners:
             await asyncio.shield(self._look())
         if not self._owners:
-            raise RedisConnectionError("no node of the cluster answers")
+            raise RedisConnectionError("no node of the cluster answers") from self._trouble
 
     def _look(self) -> asyncio.Task[None]:
         """Look at the map in the background, unless somebody just has."""
@@ -210,7 +212,8 @@ class Cluster(Redis):
         """Return the slots' owners as one node knows them; nothing where it does not answer."""
         try:
             ranges = await _call(self._client(address), "CLUSTER SLOTS")
-        except (RedisError, OSError):
+        except (RedisError, OSError) as error:
+            self._trouble = error.with_traceback(None)
             return {}
         owners: dict[int, Address] = {}
         for first, last, (host, port, *_), *_replicas in ranges:

@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from redis.asyncio import BlockingConnectionPool, Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.asyncio.sentinel import MasterNotFoundError
+from redis.exceptions import AuthenticationError, InvalidResponse, NoPermissionError, RedisError, ResponseError
 
 from service.errors import StoreUnavailable
 from service.observe.metrics import Metrics
@@ -16,7 +17,17 @@ from service.redis_url import Address, parse_redis_url
 from service.store.cluster import Cluster
 from service.store.connections import OURS, bounds
 from service.store.sentinel import connect_by_sentinels
+from service.transport import causes, meaning
 
+MEANINGS: Final[tuple[tuple[type[Exception], str, str], ...]] = (
+    (AuthenticationError, "", "it wants a password, or another one"),
+    (NoPermissionError, "", "its user may not do this"),
+    (InvalidResponse, "", "what answers is no Redis"),
+    (MasterNotFoundError, "", "no Sentinel names a primary of this name"),
+    (ResponseError, "cluster support disabled", "it is no cluster: redis:// is for one server"),
+    (ResponseError, "DB index", "it has no database of this number"),
+)
+"""What an error of Redis is about, by its type and a part of its text."""
 PROBE: Final = "cm:probe"
 PROBE_KEPT: Final = 60
 """Seconds."""
@@ -94,9 +105,19 @@ class RedisGuard:
     def refusal(self, error: Exception) -> StoreUnavailable:
         """Count a failure of Redis, and return what callers get for it."""
         self._metrics.store_errors.labels(_name(error)).inc()
-        refusal = StoreUnavailable(f"Redis: {_name(error)}")
+        words = _words(error)
+        refusal = StoreUnavailable(f"Redis: {_name(error)}" + (f" ({words})" if words else ""))
         refusal.__cause__ = error
         return refusal
+
+
+def _words(error: BaseException) -> str:
+    """Return what the error means for whoever configured Redis; nothing where its name says it all."""
+    for each in causes(error):
+        told = next((words for kind, text, words in MEANINGS if isinstance(each, kind) and text in str(each)), None)
+        if words := told or meaning(each):
+            return words
+    return ""
 
 
 def _name(error: Exception) -> str:

@@ -47,6 +47,7 @@ class _Sentinels(Sentinel):
         super().__init__(hosts, sentinel_kwargs=options)  # type: ignore[no-untyped-call]
         self._timeout = timeout
         self._asking: asyncio.Task[Address] | None = None
+        self._trouble: Exception | None = None
 
     async def discover_master(self, service_name: str) -> Address:
         """Return the primary's address; raise redis-py's `MasterNotFoundError` where no Sentinel names one.
@@ -77,13 +78,15 @@ class _Sentinels(Sentinel):
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        raise MasterNotFoundError("no Sentinel names a primary that is up")
+        raise MasterNotFoundError("no Sentinel names a primary that is up") from self._trouble
 
     async def _ask(self, sentinel: "Redis", service_name: str) -> Address | None:
         try:
             masters: Any = await sentinel.sentinel_masters()
-        except (RedisError, OSError):
+        except (RedisError, OSError) as error:
+            self._trouble = error.with_traceback(None)
             return None
+        self._trouble = None
         state = masters.get(service_name)
         if not state or not self.check_master_state(state, service_name):
             return None

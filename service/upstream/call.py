@@ -21,7 +21,7 @@ from service.errors import UpstreamInvalid, UpstreamTimeout, UpstreamUnavailable
 from service.observe.logs import note
 from service.observe.metrics import Metrics
 from service.observe.trace_context import trace_headers
-from service.transport import MAX_CONNECTIONS, TRANSPORT_ERRORS, AnswerTooLarge, read_bounded
+from service.transport import MAX_CONNECTIONS, TRANSPORT_ERRORS, AnswerTooLarge, read_bounded, why
 from service.upstream.breaker import Name
 from service.upstream.retry import Answer, Failure, Operation, Result
 
@@ -197,7 +197,7 @@ def _failure(error: Exception) -> Failure:
     kept: it holds the request's headers, and the key is in them.
     """
     cause = _cause(error)
-    name = type(cause).__name__
+    name = why(error) or type(cause).__name__
     if isinstance(
         cause,
         aiohttp.ClientConnectorError
