@@ -10,13 +10,17 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from functools import cache
 from traceback import extract_tb
-from typing import Any, TextIO, cast
+from typing import Any, Final, TextIO, cast
 
 import orjson
 import structlog
 
 from service.observe.sink import Sink, TextSink
 
+HINTS: Final = {
+    "Invalid HTTP request received.": "https to this port? It speaks http; TLS ends at the proxy in front of it",
+}
+"""By the text of a library's own log line."""
 _facts: ContextVar[dict[str, Any] | None] = ContextVar("facts", default=None)
 
 
@@ -33,6 +37,7 @@ def configure_logs(level: str, form: str) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _without_messages,
+        _with_hint,
     ]
     as_json = form == "json"
     last: structlog.typing.Processor = (
@@ -72,6 +77,13 @@ def _without_messages(_logger: Any, _method: str, line: structlog.typing.EventDi
     error = exc_info[1] if isinstance(exc_info, tuple) else exc_info
     if isinstance(error, BaseException):
         line["error"] = where(error)
+    return line
+
+
+def _with_hint(_logger: Any, _method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Say what to do where a library says only what happened."""
+    if hint := HINTS.get(line.get("event", "")):
+        line["hint"] = hint
     return line
 
 

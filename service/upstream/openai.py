@@ -212,6 +212,8 @@ class OpenAISessions:
         if answer.status == httpx2.codes.NOT_FOUND and body:
             workflow = body["workflow"]["id"][:LOGGED]
             reason += f": nearly always, the API key belongs to another project than workflow {workflow}"
+        elif answer.status == httpx2.codes.UNAUTHORIZED:
+            reason += ": is the API key right, and of the project that the tenant file names?"
         limited = answer.status == httpx2.codes.TOO_MANY_REQUESTS and not retry.out_of_credit(answer)
         if limited or answer.status >= httpx2.codes.INTERNAL_SERVER_ERROR:
             # Its 429 is the whole account's, not this caller's: the caller did nothing too often.

@@ -132,8 +132,11 @@ async def test_a_create_that_upstream_refuses_created_nothing(status: int) -> No
     async with playing(says(status, {"error": error})) as (client, _):
         refused = await client.refused()
         assert isinstance(refused, UpstreamRefused)
-        hint = ": nearly always, the API key belongs to another project than workflow wf_1" if status == 404 else ""
-        assert refused.reason == f"upstream answered {status} bad_key{hint}"
+        hints = {
+            401: ": is the API key right, and of the project that the tenant file names?",
+            404: ": nearly always, the API key belongs to another project than workflow wf_1",
+        }
+        assert refused.reason == f"upstream answered {status} bad_key{hints.get(status, '')}"
         assert refused.detail == UpstreamRefused.public
         assert client.orphans == 0
 
