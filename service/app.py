@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from math import ceil
@@ -109,10 +109,12 @@ def create_app(
     clock: Callable[[], float] = time.time,
     metrics: Metrics | None = None,
     spans: "Spans | None" = None,
+    pages: Collection[str] = (),
 ) -> Starlette:
     """Return the public app; the operations app is its `state.operations`.
 
-    *environ* is what tenant files may name secrets from. *metrics* are given where several processes share them.
+    *environ* is what tenant files may name secrets from. *metrics* are given where several processes share them, or
+    somebody else reads them. Pages of the origins *pages* may call any tenant: `dev`'s own.
     *redis*, *transport* (to upstreams and issuers), *clock* and *spans* are for tests. Raises `PolicyError` where the
     tenant files are wrong.
     """
@@ -120,7 +122,9 @@ def create_app(
     spans = spans or _spans(settings)
     sink = _audit_sink(settings, metrics)
     audit = Audit(sink, clock=clock)
-    policies = PolicyStore(settings.config_dir, defaults_of(settings, environ or {}), metrics, audit, clock=clock)
+    policies = PolicyStore(
+        settings.config_dir, defaults_of(settings, environ or {}, pages), metrics, audit, clock=clock
+    )
     control = Control(asyncio.Event(), sink)
     redis = redis or _connect(settings)
     transport = transport or make_transport()
@@ -148,12 +152,7 @@ def create_app(
     )
 
     revoke = Revoke(
-        TenantStore(redis, guard),
-        RevocationStore(redis, guard),
-        store,
-        queue,
-        policies.remember_for,
-        clock=clock,
+        TenantStore(redis, guard), RevocationStore(redis, guard), store, queue, policies.remember_for, clock=clock
     )
 
     @asynccontextmanager
@@ -268,8 +267,8 @@ def _spans(settings: Settings) -> "Spans | None":
     return make_spans()
 
 
-def defaults_of(settings: Settings, environ: Mapping[str, str]) -> Defaults:
-    """Return what tenant files may refer to."""
+def defaults_of(settings: Settings, environ: Mapping[str, str], pages: Collection[str] = ()) -> Defaults:
+    """Return what tenant files may refer to, and the origins that they let in anyway."""
     key_file = environ.get("OPENAI_API_KEY_FILE")
     return Defaults(
         environ,
@@ -277,6 +276,7 @@ def defaults_of(settings: Settings, environ: Mapping[str, str]) -> Defaults:
         settings.openai_base_url,
         jwks_problem,
         visitor_keys=settings.visitor_keys is not None,
+        pages=frozenset(pages),
         openai_api_key_file=Path(key_file) if key_file else None,
     )
 

@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 import uvicorn
 from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from service.observe.logs import where
 from service.server import Server
@@ -48,7 +49,7 @@ class PortTaken(OSError):  # noqa: N818
 class Listener:
     """An app and the socket that it answers on."""
 
-    app: Starlette
+    app: ASGIApp
     socket: socket.socket
     lifespan: bool
     trusted_proxies: tuple[str, ...] = ()

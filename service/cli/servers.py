@@ -21,11 +21,12 @@ def dev(
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Of the service.")] = 8080,
     ops_port: Annotated[int, typer.Option(min=0, max=65_535, help="Of the operations listener.")] = 9464,
     idp_port: Annotated[int, typer.Option(min=0, max=65_535, help="Of the development identity provider.")] = 8081,
+    demo_port: Annotated[int, typer.Option(min=0, max=65_535, help="Of the demo page.")] = 8082,
     directory: Directory = DEV_DIR,
 ) -> None:
-    """Start everything on this machine: service, identity provider, session authority, Redis."""
+    """Start everything on this machine: service, identity provider, session authority, Redis, and a demo page."""
     settings = settings_of(log_format="console")
-    run_until_stopped(run_dev(settings, os.environ, directory, DevPorts(port, ops_port, idp_port)))
+    run_until_stopped(run_dev(settings, os.environ, directory, DevPorts(port, ops_port, idp_port, demo_port)))
 
 
 @app.command("serve")

@@ -3,6 +3,7 @@
 import secrets
 import shlex
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,17 +12,26 @@ from typing import Final
 from pydantic import SecretStr
 
 from service.app import create_app
+from service.dev.demo import Demo
 from service.dev.identity_provider import IdentityProvider
 from service.dev.transport import DevTransport
 from service.http.assets import browser_module
-from service.serve import listen, serve
+from service.observe.metrics import Metrics
+from service.serve import Listener, bind, listen, serve, url_of
 from service.settings import Settings
+from service.store.connect import RedisGuard, connect
 from service.store.private import with_redis
+from service.store.sessions import SessionStore
 from service.transport import make_transport
+from service.upstream.authority.sessions import Authority
 
 LOOPBACK: Final = "127.0.0.1"
 ADMIN_KEY: Final = "admin.key"
 """The file, in the development directory, that holds the key to the admin routes."""
+VISITOR_KEY: Final = "visitors.key"
+"""The one that holds what signs visitors' cookies."""
+DEMO_CONNECTIONS: Final = 4
+"""To Redis, of the demo page's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +41,7 @@ class DevPorts:
     public: int
     operations: int
     identity_provider: int
+    demo: int
 
 
 async def run_dev(settings: Settings, environ: Mapping[str, str], directory: Path, ports: DevPorts) -> None:
@@ -39,46 +50,69 @@ async def run_dev(settings: Settings, environ: Mapping[str, str], directory: Pat
     Raises `PolicyError`, `PortTaken` or `NoRedis`, each with a text that says what to do.
     """
     try:
-        provider_app = IdentityProvider(directory).app()
-        admin_key = settings.admin_key or _own_admin_key(directory)
+        provider = IdentityProvider(directory)
+        keys = {
+            "admin_key": settings.admin_key or _own_key(directory / ADMIN_KEY),
+            "visitor_keys": settings.visitor_keys or _own_key(directory / VISITOR_KEY),
+        }
     except OSError as error:
         raise OSError(f"can't keep keys in {directory}: {error.strerror}; choose another with --dir") from None
-    provider = listen(provider_app, LOOPBACK, ports.identity_provider, option="--idp-port")
+    identity = listen(provider.app(), LOOPBACK, ports.identity_provider, option="--idp-port")
+    page = bind(LOOPBACK, ports.demo, option="--demo-port")
+    metrics = Metrics(tenants=settings.metrics_tenants)
     async with with_redis(settings.redis_url, directory / "redis") as redis_url:
         app = create_app(
-            settings.model_copy(update={"redis_url": redis_url, "admin_key": admin_key}),
+            settings.model_copy(update={"redis_url": redis_url, **keys}),
             environ,
-            transport=DevTransport(make_transport(), provider.url),
+            transport=DevTransport(make_transport(), identity.url),
+            metrics=metrics,
+            pages=[url_of(page)],
         )
         public = listen(app, LOOPBACK, ports.public, option="--port", lifespan=True)
         operations = listen(app.state.operations, LOOPBACK, ports.operations, option="--ops-port")
-        await serve(
-            [public, operations, provider],
-            grace=settings.shutdown_grace,
-            ready=lambda: _welcome(public.url, operations.url, provider.url, directory),
-            draining=app.state.control.drain,
-            reload=app.state.control.reload,
+        redis = connect(redis_url.get_secret_value(), timeout=settings.redis_timeout, connections=DEMO_CONNECTIONS)
+        demo = Demo(
+            url_of(page),
+            public.url,
+            lambda: app.state.policies.current,
+            provider,
+            # What the page asks for is not the service's work, and in no metric of it.
+            SessionStore(redis, RedisGuard(Metrics(), deadline=settings.redis_timeout)),
+            Authority(redis),
+            metrics,
+            time.time,
         )
+        try:
+            await serve(
+                [public, Listener(demo.app(), page, lifespan=False), operations, identity],
+                grace=settings.shutdown_grace,
+                ready=lambda: _welcome(demo.url, public.url, operations.url, identity.url, directory),
+                draining=app.state.control.drain,
+                reload=app.state.control.reload,
+            )
+        finally:
+            await redis.aclose()
 
 
-def _own_admin_key(directory: Path) -> SecretStr:
-    """Return the development admin key, made on the first run."""
-    path = directory / ADMIN_KEY
-    directory.mkdir(parents=True, exist_ok=True)
+def _own_key(path: Path) -> SecretStr:
+    """Return a key of the development directory, made on the first run."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         path.touch(mode=0o600)
         path.write_text(secrets.token_urlsafe(32) + "\n", encoding="utf-8")
     return SecretStr(path.read_text(encoding="utf-8").strip())
 
 
-def _welcome(public: str, operations: str, provider: str, directory: Path) -> None:
+def _welcome(demo: str, public: str, operations: str, provider: str, directory: Path) -> None:
     module = browser_module()
     unpacked = Path(sys.argv[0]).name == "__main__.py"
     command = f"{shlex.quote(sys.executable)} -m service" if unpacked else shlex.quote(sys.argv[0])
     where = "" if directory == Path("var/dev") else f" --dir {shlex.quote(str(directory))}"
     print(
         f"""
-chatkit-mint is ready. Stop it with Ctrl-C.
+chatkit-mint is ready. Stop it with Ctrl-C. Open the demo page:
+
+  {demo}
 
   service             {public}
   operations          {operations}/metrics  {operations}/readyz

@@ -72,7 +72,7 @@ class Compiling:
             limits=_limits(file.quota),
             expose_state_variables=file.expose_state_variables,
             on_drift=file.on_drift,
-            pages=_pages(file),
+            pages=_pages(file, self.defaults.pages),
             cookie=TokenCookie(file.tenant, file.cookie.name, frozenset(file.cookie.origins)) if file.cookie else None,
             service_keys=tuple(
                 ServiceKey(file.tenant, key.name, bytes.fromhex(key.sha256), frozenset(key.may))
@@ -149,7 +149,10 @@ class Compiling:
     def visitors(self, entry: VisitorsEntry, tenant: Tenant) -> VisitorPolicy:
         """Compile what people get who are not logged in: the tenant's session with theirs merged over it."""
         if not self.defaults.visitor_keys:
-            self.wrong(("visitors",), "visitors need CHATKIT_MINT_VISITOR_KEYS, which signs their cookies")
+            self.wrong(
+                ("visitors",),
+                "visitors need CHATKIT_MINT_VISITOR_KEYS, which signs their cookies: 32 random characters or more",
+            )
         own = self.body(entry.session, ("visitors", "session"), "visitors")
         kept = {path: compute for path, compute in tenant.session.computed.items() if path not in own.constant}
         constant = {path: value for path, value in tenant.session.constant.items() if path not in own.computed}
@@ -164,7 +167,8 @@ class Compiling:
             limits=_limits(entry.quota),
             user=None,
         )
-        who = Visitors(self.file.tenant, frozenset(entry.origins), entry.max_age_days * SECONDS_IN["day"])
+        origins = frozenset(entry.origins) | self.defaults.pages
+        who = Visitors(self.file.tenant, origins, entry.max_age_days * SECONDS_IN["day"])
         return VisitorPolicy(who, policy, tuple(_window(rate) for rate in entry.quota.address_mints))
 
     def rules(self, entries: Sequence[RuleEntry], route: Route) -> tuple[Rule, ...]:
@@ -219,12 +223,12 @@ def _window(rate: str) -> Window:
     return Window(int(count), SECONDS_IN[unit])
 
 
-def _pages(file: TenantFile) -> Pages:
-    """Return whose scripts may call: who may use a cookie may call."""
-    with_cookies = frozenset(file.cookie.origins if file.cookie else ()) | frozenset(
-        file.visitors.origins if file.visitors else ()
+def _pages(file: TenantFile, welcome: frozenset[str]) -> Pages:
+    """Return whose scripts may call: who may use a cookie may call, and the pages that are *welcome* anyway."""
+    with_cookies = frozenset(file.cookie.origins if file.cookie else ()) | (
+        frozenset(file.visitors.origins) | welcome if file.visitors else frozenset()
     )
-    return Pages(with_cookies | frozenset(file.cors.origins if file.cors else ()), with_cookies)
+    return Pages(with_cookies | welcome | frozenset(file.cors.origins if file.cors else ()), with_cookies)
 
 
 def _limits(quota: QuotaEntry) -> Limits:

@@ -44,6 +44,8 @@ class Defaults:
     """False where nothing is signed, verified or sent: a secret or key file that isn't here is then no mistake."""
     visitor_keys: bool = False
     """Whether there are keys to sign visitors' cookies with."""
+    pages: frozenset[str] = frozenset()
+    """Origins that every tenant lets in beside those that it lists: that of `dev`'s demo page."""
     openai_api_key_file: Path | None = None
     """Where `openai_api_key` came from a file: it is read again with the tenants."""
     secret_files: dict[Path, FileState] = field(default_factory=dict)
