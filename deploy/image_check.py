@@ -252,6 +252,7 @@ def serve(stage: Stage, log: Path) -> None:
         "CHATKIT_MINT_OPS_HOST": "127.0.0.1",
         "CHATKIT_MINT_PORT": str(public),
         "CHATKIT_MINT_OPS_PORT": str(operations),
+        "CHATKIT_MINT_VISITOR_KEYS": "x" * 32,  # the example tenants have visitors
         # Health asks nothing of Redis, so none is needed.
         "CHATKIT_MINT_REDIS_URL": f"redis://127.0.0.1:{nobody}",
     }

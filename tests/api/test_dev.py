@@ -27,8 +27,8 @@ class Dev(Process):
 
     def __init__(self, command: list[str], home: Path) -> None:
         self.output = home / "output"
-        self.ports = [free_port() for _ in range(3)]
-        options = zip(("--port", "--ops-port", "--idp-port"), map(str, self.ports), strict=True)
+        self.ports = [free_port() for _ in range(4)]
+        options = zip(("--port", "--ops-port", "--idp-port", "--demo-port"), map(str, self.ports), strict=True)
         words = [*command, "dev", *(word for option in options for word in option), "--dir", str(home / "dev")]
         with self.output.open("ab") as sink:
             self.popen = subprocess.Popen(
@@ -123,8 +123,9 @@ def test_the_printed_addresses_answer(dev: Callable[..., Dev]) -> None:
     addresses = re.findall(r"http://127\.0\.0\.1:(\d+)(\S*)", running.text())
     assert {int(port) for port, _ in addresses} == set(running.ports)
     assert f'integrity="{browser_module().integrity}"' in running.text()
-    port, operations, provider = running.ports
+    port, operations, provider, demo = running.ports
     for url, status in (
+        (f"http://127.0.0.1:{demo}/", "200"),
         (f"http://127.0.0.1:{port}/v1/chatkit/sessions", "401"),
         (f"http://127.0.0.1:{port}/v1/client.js", "200"),
         (f"http://127.0.0.1:{operations}/readyz", "200"),
