@@ -7,6 +7,7 @@ import re
 import secrets
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,10 +20,12 @@ from playwright.async_api import Browser, BrowserContext, Page, Route, expect
 from api.stack import Upstream
 from browser.front import Front
 from service.cli.base import defaults_without_keys
+from service.dev.identity_provider import ISSUER
 from service.policy.explain import explain
 from service.policy.load import load_policies
 from service.settings import Settings
 from support.processes import ROOT, Process, clean_environ
+from support.tenants import tenant_file, write_config
 
 pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="session")]
 SESSIONS = "/v1/chatkit/sessions"
@@ -52,9 +55,16 @@ class Dev:
 
 @pytest.fixture(scope="module")
 def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
-    home = tmp_path_factory.mktemp("demo")
+    with running(tmp_path_factory.mktemp("demo")) as dev:
+        yield dev
+
+
+@contextmanager
+def running(home: Path, **environ: str) -> Iterator[Dev]:
     words = [word for name in ("", "ops-", "idp-", "demo-") for word in (f"--{name}port", "0")]
-    process = Process("dev", *words, "--dir", str(home / "dev"), output=home / "output", environ=clean_environ())
+    process = Process(
+        "dev", *words, "--dir", str(home / "dev"), output=home / "output", environ=clean_environ(**environ)
+    )
     try:
         told = process.wait_for(
             r"demo page:\s+(http://\S+)\s+service\s+(http://\S+)\s+operations\s+(http://[\d.:]+)(?s:.*)unblock"
@@ -574,3 +584,41 @@ async def test_without_scripts_a_sentence_says_so(chromium: Browser, dev: Dev) -
     await page.goto(dev.page)
     await expect(page.locator("noscript p")).to_be_visible()  # not by its text: Playwright looks into no noscript
     await context.close()
+
+
+ELEMENT = """customElements.define("openai-chatkit", class extends HTMLElement {
+  async setOptions({ api }) { this.textContent = "opened with " + (await api.getClientSecret(null)); }
+});"""
+"""In the place of ChatKit's own element, whose host no test asks."""
+
+
+async def test_chatkits_element_stands_where_it_could_work(context: BrowserContext, tmp_path: Path) -> None:
+    host = "https://cdn.platform.openai.com"
+    identity = {"issuer": ISSUER, "audience": "real-app", "algorithms": ["ES256"]}
+    real = tenant_file("real", identity, upstream={"kind": "openai", "api_key": {"env": "REAL_KEY"}})
+    config = write_config(tmp_path / "config", real, tenant_file("toy", identity | {"audience": "toy-app"}))
+    with running(tmp_path, CHATKIT_MINT_CONFIG_DIR=str(config), REAL_KEY="sk-proj-not-a-real-one") as real_dev:
+        answer = await ask(real_dev, "/")
+        policy = answer.headers["content-security-policy"]
+        assert set(re.findall(r"https?://[^\s;]+", policy)) == {real_dev.service, host}
+        assert "sk-proj" not in (await ask(real_dev, "/demo/world")).text
+        page = await context.new_page()
+        demo = await Demo(page, real_dev).open()
+        said = page.locator("#chat-said")
+        await page.route(f"{host}/**", lambda route: route.abort())
+        await demo.sign_in("Alice", "real")
+        await expect(said).to_contain_text("load https://cdn.platform.openai.com")
+        await demo.sign_out()
+        await page.unroute(f"{host}/**")
+        await page.route(f"{host}/**", answering(body=ELEMENT, content_type="text/javascript"))
+        minted = {"id": "cksess_1", "user": "real:alice", "expires_at": 4_000_000_000, "client_secret": "ek_real"}
+        cors = {"access-control-allow-origin": real_dev.page}
+        await page.route(f"**{SESSIONS}", answering(json=minted, headers=cors))
+        await demo.sign_in("Alice", "real")
+        await expect(page.locator("openai-chatkit")).to_have_text("opened with ek_real")
+        await expect(page.locator("#session-id")).to_have_text("cksess_1")
+        await demo.sign_out()
+        await expect(page.locator("openai-chatkit")).to_have_count(0)
+        await demo.sign_in("Alice", "toy")
+        await expect(said).to_contain_text("the session authority in this repository")
+        assert demo.errors == []
