@@ -1,6 +1,6 @@
 """The demo page of `dev`, and what it asks of this process: who could sign in, a token for them, why they get what."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Annotated, Any, Final, Required
@@ -25,6 +25,7 @@ from service.http.problems import answer_error
 from service.observe.metrics import Metrics
 from service.policy.explain import explain
 from service.policy.tenant import Policies, Tenant
+from service.principal import Trust
 from service.session import Limits, Status
 from service.store.records import UserKeys
 from service.store.sessions import SessionStore
@@ -37,8 +38,8 @@ CHATKIT: Final = "https://cdn.platform.openai.com"
 MOST_IDS: Final = 50
 """Sessions that the page asks after at once."""
 USERS: Final = (
-    {"name": "Alice", "about": "on the pro plan", "subject": "alice", "claims": {"name": "Alice", "plan": "pro"}},
-    {"name": "Bob", "about": "on no plan", "subject": "bob", "claims": {"name": "Bob"}},
+    {"name": "Alice", "about": "pro plan", "subject": "alice", "claims": {"name": "Alice", "plan": "pro"}},
+    {"name": "Bob", "about": "no plan", "subject": "bob", "claims": {"name": "Bob"}},
     {"name": "Mallory", "about": "suspended", "subject": "mallory", "claims": {"name": "Mallory", "suspended": True}},
 )
 KINDS: Final = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
@@ -112,11 +113,12 @@ class Demo:
         trusted = [trust for trust in self._tenant(wish["tenant"]).trusts if trust.issuer == ISSUER]
         if not trusted:
             raise NotFound("the tenant trusts other issuers alone")
+        claims = {"sub": wish["subject"], **wish["claims"]}
         try:
-            token = self.provider.token(min(trusted[0].audiences), wish["subject"], wish["claims"])
+            token = self.provider.token(min(trusted[0].audiences), wish["subject"], claims)
         except (TypeError, ValueError) as error:
             raise InvalidRequest(detail=f"No token has such claims: {error}", field="claims") from None
-        return json_answer({"token": token})
+        return json_answer({"token": token, "subject": _subject(trusted[0], claims)})
 
     async def explain(self, request: Request) -> Response:
         """Tell what a caller with these claims would get, and why: as `chatkit-mint explain` does."""
@@ -169,8 +171,8 @@ def _assets(url: str) -> Iterable[Asset]:
     headers = {"cache-control": "no-cache", "access-control-allow-origin": url}
     for file in (files("service.dev") / "page").iterdir():
         path = "/" if file.name == "index.html" else f"/{file.name}"
-        kind = KINDS[file.name.rpartition(".")[2]]
-        yield Asset(path, file.read_bytes(), f"{kind}; charset=utf-8", headers)
+        if kind := KINDS.get(file.name.rpartition(".")[2]):
+            yield Asset(path, file.read_bytes(), f"{kind}; charset=utf-8", headers)
 
 
 async def _refused(request: Request, error: Exception) -> Response:
@@ -179,6 +181,15 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 def _trusts_us(tenant: Tenant) -> bool:
     return any(trust.issuer == ISSUER for trust in tenant.trusts)
+
+
+def _subject(trust: Trust, claims: Mapping[str, Any]) -> str | None:
+    """Return whom the tenant takes them for; None where it can't tell, and refuses the token."""
+    try:
+        subject = trust.subject(claims)
+    except ValueError:
+        return None
+    return subject if isinstance(subject, str) else None
 
 
 def _told(tenant: Tenant) -> dict[str, Any]:

@@ -432,7 +432,12 @@ async def test_hostile_answers_never_become_markup(demo: Demo, dev: Dev) -> None
     told["steps"] = [{"step": HOSTILE, "outcome": HOSTILE}]
     listed = {"data": [{"id": HOSTILE, "status": HOSTILE, "expires_at": HOSTILE}]}
     page = demo.page
-    for path, answer in (("world", world), ("token", {"token": "t"}), ("explain", told), ("sessions", listed)):
+    for path, answer in (
+        ("world", world),
+        ("token", {"token": "t", "subject": HOSTILE}),
+        ("explain", told),
+        ("sessions", listed),
+    ):
         await page.route(re.compile(rf"/demo/{path}"), answering(json=answer))
     cors = {"access-control-allow-origin": dev.page, "access-control-allow-headers": "*"}
     await page.route(f"**{SESSIONS}", answering(json=problem, status=403, headers=cors))

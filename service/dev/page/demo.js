@@ -43,8 +43,8 @@ async function signIn(event) {
     if (who.visitor) {
       login = { ...who, client: createClient({ visitor: true, ...common }) };
     } else {
-      const { token } = await ask("/demo/token", { tenant: who.tenant, subject: who.subject, claims: who.claims });
-      login = { ...who, token, client: createClient({ getAccessToken: () => token, ...common }) };
+      const { token, subject } = await ask("/demo/token", { tenant: who.tenant, subject: who.subject, claims: who.claims });
+      login = { ...who, subject, token, client: createClient({ getAccessToken: () => token, ...common }) };
     }
   } catch (error) {
     say("who-said", error.message);
