@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import signal
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -91,12 +92,14 @@ class Demo:
         return self
 
     async def sign_in(self, user: str = "Alice", tenant: str = "acme") -> None:
+        await self.page.bring_to_front()  # a tab in the background draws once a second
         await self.page.get_by_role("radio", name=tenant).check()
         await self.page.get_by_role("radio", name=user).check()
         await self.button("Sign in").click()
         await expect(self.button("Mint")).to_be_enabled()
 
     async def sign_in_as(self, subject: str, tenant: str = "acme", **claims: Any) -> None:
+        await self.page.bring_to_front()
         await self.page.get_by_role("radio", name=tenant).check()
         await self.page.get_by_role("radio", name="Anybody").check()
         await self.page.get_by_label("Subject").fill(subject)
@@ -106,11 +109,13 @@ class Demo:
 
     async def mint(self) -> str:
         """Mint, and return the session's id."""
+        await self.page.bring_to_front()
         await self.button("Mint").click()
         await expect(self.page.locator("#said")).to_contain_text("Minted.")
         return await self.page.locator("#session-id").get_attribute("title") or ""
 
     async def sign_out(self, button: str = "Sign out") -> None:
+        await self.page.bring_to_front()
         await self.button(button).click()
         await expect(self.page.locator("#who-said")).to_contain_text("Signed out")
 
@@ -340,8 +345,7 @@ async def test_the_keyboard_is_enough(demo: Demo, dev: Dev) -> None:
     await dev.becomes("acme:bob", "cancelled")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 360)])
 async def test_it_can_be_read(
     chromium: Browser, dev: Dev, scheme: Literal["light", "dark"], width: int, tmp_path: Path
 ) -> None:
@@ -480,12 +484,15 @@ async def test_secrets_are_shown_by_their_beginning_and_kept_nowhere(demo: Demo,
 
 
 async def ask(dev: Dev, path: str, method: str = "GET", **headers: str) -> httpx2.Response:
-    async with httpx2.AsyncClient(base_url=dev.page, trust_env=False) as http:
-        body = b'{"tenant":"acme","subject":"alice","claims":{}}' if method == "POST" else None
-        given = {"content-type": "application/json", **{name.replace("_", "-"): each for name, each in headers.items()}}
-        return await http.request(method, path, headers=given, content=body)
+    body = b'{"tenant":"acme","subject":"alice","claims":{}}' if method == "POST" else None
+    given = {"content-type": "application/json", **{name.replace("_", "-"): each for name, each in headers.items()}}
+    return await asyncio.to_thread(
+        httpx2.request, method, dev.page + path, headers=given, content=body, trust_env=False, verify=PLAIN
+    )
 
 
+PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""For HTTP without TLS: certificates read for each question would cost more than the question."""
 ROUTES = [
     ("GET", "/demo/world"),
     ("POST", "/demo/token"),
