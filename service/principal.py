@@ -61,11 +61,14 @@ class Trust:
     tenant: str
     issuer: str
     audiences: frozenset[str]
+    """Empty: of tokens that carry no `aud`."""
     algorithms: frozenset[str]
     keys: KeySource
     matches: Callable[[Claims], bool]
     subject: Callable[[Claims], Any]
     login: Callable[[Claims], Any]
+    authorized_parties: frozenset[str] = frozenset()
+    """Whom a token may have been issued to (`azp`); empty: anybody."""
     typ: str | None = None
     leeway: float = 30.0
     max_age: float = 86_400.0

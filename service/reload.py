@@ -169,8 +169,11 @@ class PolicyStore:
     def _remember(self, policies: Policies) -> None:
         now = self._clock()
         kept = {name: known for name, known in self._accounts.items() if now - known[1] < REMEMBER}
-        tenants = policies.tenants.values()
-        fresh = {(each.name, account.place): (account, now) for each in tenants for account in each.accounts}
+        fresh = {
+            (each.name, account.place): (account, now)
+            for each in policies.tenants.values()
+            for account in (*each.former_accounts, *each.accounts)
+        }
         self._accounts = {**kept, **fresh}
 
     def _loaded(self, outcome: str) -> None:

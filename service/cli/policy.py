@@ -116,7 +116,7 @@ def token(
 ) -> None:
     """Print a token of the development identity provider: a new login of that user."""
     chosen = tenant_named(tenant)
-    trusts = [trust for trust in chosen.trusts if trust.issuer == ISSUER]
+    trusts = [trust for trust in chosen.trusts if trust.issuer == ISSUER and trust.audiences]
     if not trusts:
         issuers = ", ".join(sorted({trust.issuer for trust in chosen.trusts}))
         fail(f"tenant {tenant!r} trusts {issuers}, not the development identity provider: add {ISSUER} to `identity`")

@@ -59,6 +59,8 @@ def telling(refusals: list[InvalidToken | None]) -> InvalidToken:
 
 def _check(claims: dict[str, Any], header: dict[str, Any], trust: Trust, now: float) -> None:
     _check_kind(claims, header, trust)
+    if trust.authorized_parties and not (isinstance(azp := claims.get("azp"), str) and azp in trust.authorized_parties):
+        raise InvalidToken("azp is none of those whom the tenant expects")
     _name(claims, "sub")
     if "sid" in claims:
         _name(claims, "sid")

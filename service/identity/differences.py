@@ -44,8 +44,10 @@ def of_audience(
     unverified: Iterable[str], trusts: Sequence[Trust], audiences: Callable[[Trust], frozenset[str]]
 ) -> str:
     """Return how an `aud` differs that no tenant of the issuer takes."""
-    wanted = [f"tenant {trust.tenant} wants {' or '.join(map(quoted, sorted(audiences(trust))))}" for trust in trusts]
-    return f"it is {listed([quoted(each) for each in sorted(unverified)])}, {listed(wanted)}"
+    wanted = [
+        f"tenant {trust.tenant} wants {' or '.join(map(quoted, sorted(audiences(trust)))) or 'none'}" for trust in trusts
+    ]
+    return f"it is {listed([quoted(each) for each in sorted(unverified)]) or 'missing'}, {listed(wanted)}"
 
 
 def of_algorithm(alg: str, trusts: Sequence[Trust]) -> str:

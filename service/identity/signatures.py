@@ -19,17 +19,25 @@ def believing(
     parsed: UnverifiedToken,
     trusts: Mapping[str, tuple[Trust, ...]],
     audiences: Callable[[Trust], frozenset[str]],
+    *,
+    without: bool = False,
 ) -> list[Trust]:
     """Return the trusts that would believe this token if its signature holds; raise `InvalidToken` if none would.
 
-    *trusts* are by issuer; *audiences* says which audiences of a trust count for this kind of token.
+    *trusts* are by issuer; *audiences* says which audiences of a trust count for this kind of token. *without*: a trust
+    that names none takes those tokens alone that have none.
     """
     unverified_issuer = parsed.unverified_claims.get("iss")
     if not isinstance(unverified_issuer, str) or unverified_issuer not in trusts:
         raise InvalidToken(f"iss is none of the configured issuers: {of_issuer(unverified_issuer, trusts)}")
-    unverified_audience = audience_of(parsed.unverified_claims)
+    unverified_claims = parsed.unverified_claims
+    unverified_audience = audience_of(unverified_claims) if "aud" in unverified_claims else frozenset[str]()
     of_the_issuer = trusts[unverified_issuer]
-    by_audience = [trust for trust in of_the_issuer if audiences(trust) & unverified_audience]
+    by_audience = [
+        trust
+        for trust in of_the_issuer
+        if audiences(trust) & unverified_audience or (without and not audiences(trust) and not unverified_audience)
+    ]
     if not by_audience:
         unlike = of_audience(unverified_audience, of_the_issuer, audiences)
         raise InvalidToken(f"aud is none that the issuer's tenants expect: {unlike}")

@@ -63,6 +63,7 @@ class Compiling:
             name=file.tenant,
             trusts=outside.trusts(),
             account=outside.account(file.upstream, ("upstream",)),
+            former_accounts=outside.former_accounts(),
             user=self.expression(file.user, TEXT, ("user",)),
             pseudonym_key=outside.pseudonym_key(),
             session=session,

@@ -127,7 +127,7 @@ def _principal(tenant: Tenant, claims: Mapping[str, Any], *, visitor: bool, now:
 
 
 def _fitting(tenant: Tenant, claims: Mapping[str, Any]) -> Trust:
-    """Return the first identity entry that `iss`, `aud` (where the claims have them) and `match` fit."""
+    """Return the first identity entry that `iss`, `aud`, `azp` (where the claims have them) and `match` fit."""
     aud = claims.get("aud", [])
     told = [aud] if isinstance(aud, str) else aud if isinstance(aud, list) else []
     audiences = {each for each in told if isinstance(each, str)} if "aud" in claims else None
@@ -136,6 +136,8 @@ def _fitting(tenant: Tenant, claims: Mapping[str, Any]) -> Trust:
             audiences is not None and not audiences & trust.audiences
         ):
             continue
+        if "azp" in claims and trust.authorized_parties and str(claims["azp"]) not in trust.authorized_parties:
+            continue
         if trust.matches(claims):
             return trust
-    raise ValueError("the claims fit no identity entry of the tenant: by `iss`, `aud` and `match`, nobody gets in")
+    raise ValueError("the claims fit no identity entry of the tenant: by `iss`, `aud`, `azp`, `match` nobody gets in")

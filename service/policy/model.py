@@ -31,19 +31,26 @@ Algorithm = Literal[
 ]
 
 
+OneOrSeveral = Text | Annotated[list[Text], Field(min_length=1)]
+
+
 class LogoutEntry(Shape):
     """How this issuer's logout tokens differ (OIDC Back-Channel Logout 1.0). `audience`: default the entry's own."""
 
-    audience: Text | Annotated[list[Text], Field(min_length=1)] | None = None
+    audience: OneOrSeveral | None = None
     allow_missing_exp: bool = False
     allow_missing_typ: bool = False
 
 
 class IdentityEntry(Shape):
-    """Tokens that the tenant believes. Keys come from one of the five; discovery is the default."""
+    """Tokens that the tenant believes. Keys come from one of the five; discovery is the default.
+
+    `azp`: whom the token was issued to. Beside `audience` it narrows; alone it is for tokens that carry no `aud`.
+    """
 
     issuer: Text
-    audience: Text | Annotated[list[Text], Field(min_length=1)]
+    audience: OneOrSeveral | None = None
+    azp: OneOrSeveral | None = None
     algorithms: Annotated[list[Algorithm], Field(min_length=1)]
     discovery: Text | None = None
     jwks_url: Text | None = None
@@ -59,6 +66,12 @@ class IdentityEntry(Shape):
     session_ends_with_token: bool = False
     accept_id_tokens: bool = False
     logout: LogoutEntry = LogoutEntry()
+
+    @model_validator(mode="after")
+    def _for_us(self) -> "IdentityEntry":
+        if self.audience is None and self.azp is None:
+            raise ValueError("`audience` is missing; or `azp`, for an issuer whose tokens carry no `aud`")
+        return self
 
     @model_validator(mode="after")
     def _one_source_of_keys(self) -> "IdentityEntry":
@@ -258,6 +271,8 @@ class TenantFile(Shape):
     enabled: bool = True
     identity: Annotated[list[IdentityEntry], Field(min_length=1)]
     upstream: UpstreamEntry = UpstreamEntry()
+    former_upstreams: Annotated[list[UpstreamEntry], Field(max_length=3)] = []
+    """Where sessions that may still live were issued before the tenant moved: they are cancelled there."""
     user: Text | None = None
     pseudonymous: Pseudonymous | None = None
     session: dict[str, Any]

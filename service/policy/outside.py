@@ -67,6 +67,11 @@ class Outside:
         entries = enumerate(self._file.identity)
         return tuple(trust for index, entry in entries if (trust := self._trust(entry, ("identity", index))))
 
+    def former_accounts(self) -> tuple[Account, ...]:
+        """Return where the tenant's sessions were issued before, so that those which still live can be cancelled."""
+        entries = enumerate(self._file.former_upstreams)
+        return tuple(self.account(entry, ("former_upstreams", index)) for index, entry in entries)
+
     def account(self, entry: UpstreamEntry, route: Route) -> Account:
         """Return where sessions are issued by what stands at *route*."""
         tenant, most = self._file.tenant, entry.max_concurrent
@@ -177,6 +182,7 @@ class Outside:
             matches=_over_claims(match, tenant, lambda _claims: True),
             subject=_over_claims(subject, tenant, lambda claims: claims["sub"]),
             login=_over_claims(login, tenant, lambda claims: claims.get("sid")),
+            authorized_parties=_all_of(entry.azp),
             typ=entry.typ,
             leeway=entry.leeway,
             max_age=entry.max_age,
@@ -220,7 +226,9 @@ class Outside:
         )
 
 
-def _all_of(one_or_several: str | list[str]) -> frozenset[str]:
+def _all_of(one_or_several: str | list[str] | None) -> frozenset[str]:
+    if one_or_several is None:
+        return frozenset()
     return frozenset([one_or_several] if isinstance(one_or_several, str) else one_or_several)
 
 

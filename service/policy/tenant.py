@@ -113,6 +113,8 @@ class Tenant:
     limits: Limits
     expose_state_variables: bool
     on_drift: Literal["report", "cancel"]
+    former_accounts: tuple[Account, ...] = ()
+    """Where it has moved from, while sessions may still live there."""
     pages: Pages = Pages()
     cookie: TokenCookie | None = None
     visitors: "VisitorPolicy | None" = None

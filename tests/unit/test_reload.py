@@ -159,6 +159,23 @@ def test_where_sessions_were_issued_stays_known_for_as_long_as_they_live(config:
     assert policies.account_at("acme", policies.current.tenants["acme"].account.place) is not None
 
 
+def test_a_process_that_starts_after_a_move_knows_where_sessions_were_issued(tmp_path: Path) -> None:
+    """A rollout replaces every process, and with them what they remember: then the file must say it."""
+    (tmp_path / "key").write_text("sk-1")
+    before = {"kind": "openai", "base_url": "https://elsewhere.example/v1", "api_key": {"file": str(tmp_path / "key")}}
+    audit = Audit(output(), clock=time.time)
+
+    def started(**sections: Any) -> PolicyStore:
+        config = write_config(tmp_path / "config", acme(0, **sections))
+        return PolicyStore(config, defaults_of(Settings(config_dir=config), {}), Metrics(), audit, clock=time.time)
+
+    account = started(upstream=before).current.tenants["acme"].account
+    moved = started(former_upstreams=[before])
+    assert moved.current.tenants["acme"].account.kind == "authority"
+    assert moved.account_at("acme", account.place) == account
+    assert started().account_at("acme", account.place) is None
+
+
 async def test_trouble_with_the_directory_is_told_and_ends_nothing(
     watched: tuple[PolicyStore, asyncio.Event], config: Path
 ) -> None:
