@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check image-check soak bench bench-policy bench-setup format lock generated sbom clean
+.PHONY: help setup run test check image-check walk soak bench bench-policy bench-setup format lock generated sbom clean
 
 help: ## list these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ check: setup ## formatter, linter, types, import rules, and that the packages in
 
 image-check: ## run the Dockerfile where there is no Docker: its steps, command and health check
 	@$(PYTHON) deploy/image_check.py
+
+walk: setup ## follow README and docs/quickstart.md literally in a clean root: five minutes at most, downloads included
+	@$(BIN)/python tests/soak/walk.py
 
 soak: setup ## the long runs: kills, interleavings, frozen Redis, schemathesis (about half an hour); their figures are in docs/reliability.md
 	$(BIN)/python tests/soak/crash.py --kills 300

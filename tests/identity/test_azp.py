@@ -67,7 +67,7 @@ async def test_a_token_without_an_audience_is_for_nobody_who_has_one(client: Cli
 
 
 async def test_no_logout_token_is_for_who_names_no_audience(client: Client) -> None:
-    events = {"http://schemas.openid.net/event/backchannel-logout": {}}
+    events: dict[str, Any] = {"http://schemas.openid.net/event/backchannel-logout": {}}
     token = SIGNER.token("alice", headers={"typ": "logout+jwt"}, aud=None, azp=APP, jti="j", events=events)
     answer = await client.post("/v1/logout/backchannel", data={"logout_token": token})
     assert answer.status_code == 400
