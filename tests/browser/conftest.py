@@ -5,6 +5,7 @@ import secrets
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from playwright.async_api import Browser, Page, async_playwright
 from api.parts import SERVICE_DB, Issuer, RedisServer
 from api.stack import Service, Upstream
 from browser.front import Front
+from support.processes import ROOT
 from support.tenants import tenant_file, write_config
 
 QUIET = [
@@ -25,6 +27,7 @@ QUIET = [
     "--disable-sync",
 ]
 """Chromium looks for nobody but the test's own servers."""
+TOOLS = ROOT / "tests" / "browser"
 SAME, OTHER = "same origin", "another origin"
 """Where a page can be from, beside the service. Most tests take the harder one."""
 
@@ -148,6 +151,14 @@ async def tab(request: pytest.FixtureRequest, house: House, chromium: Browser) -
     yield tab
     await context.close()
     assert tab.errors == []
+
+
+@pytest.fixture(scope="session")
+def compiler() -> Path:
+    """TypeScript's, of this folder's own node_modules."""
+    if not (TOOLS / "node_modules" / ".installed").exists():
+        pytest.skip("tests/browser/setup has not installed TypeScript and ChatKit's types")
+    return TOOLS / "node_modules" / ".bin" / "tsc"
 
 
 @pytest.fixture

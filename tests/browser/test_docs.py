@@ -1,50 +1,94 @@
-"""The examples of docs/browser.md in a real Chromium. Those in TypeScript are compiled in test_module.py."""
+"""The pages of the documentation in a real Chromium. Examples for React are compiled alone, in test_module.py."""
 
 import asyncio
-import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from browser.conftest import SAME, Tab
+from browser.test_module import HERE, SOURCES, compiled, run
 from service.http.assets import browser_module
-from support.processes import ROOT
+from support.pages import blocks, named
 
 pytestmark = [
     pytest.mark.process,
     pytest.mark.asyncio(loop_scope="session"),
     pytest.mark.parametrize("tab", [SAME], indirect=True),
 ]
-PAGE = (ROOT / "docs" / "browser.md").read_text()
-PLAIN, VISITOR, LEAVING, INTEGRITY = re.findall(r"^```html\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-(SHELL,) = re.findall(r"^```sh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-MINT_EXAMPLE = "https://mint.example"
+PAGE = "docs/frontend.md"
+PLAIN, VISITOR, LEAVING, INTEGRITY = (each.text for each in blocks(PAGE, "html"))
+(SHELL,) = (each.text for each in blocks(PAGE, "sh"))
+QUICKSTART = named("docs/quickstart.md")["page/index.html"]
+MINT_EXAMPLE, QUICKSTART_MINT = "https://mint.example", "http://127.0.0.1:8180"
 CHATKIT = "https://cdn.platform.openai.com/deployments/chatkit/chatkit.js"
 ELEMENT = """customElements.define("openai-chatkit", class extends HTMLElement {
   async setOptions({ api }) { window.given = await api.getClientSecret(null); }
 });"""
 """In the place of ChatKit's own element, whose host no test asks: the one call of it that concerns us."""
+AUTH = 'export const auth = { token: async () => "TOKEN" };'
+VUE = """<div id="app"></div><script src="chatkit.js"></script>
+<script type="importmap">
+  { "imports": { "vue": "/vue.js", "/auth": "/auth.js", "/useChat": "/useChat.js" } }
+</script>
+<script type="module">
+  import { createApp } from "vue";
+  import Chat from "/ChatVue.js";
+
+  createApp(Chat).mount("#app");
+</script>"""
+
+
+def compiled_for_vue(compiler: Path, folder: Path) -> dict[str, str]:
+    """The page's component and what it uses, type-checked, as scripts by name."""
+    files = {name: text for name, text in named(PAGE).items() if name in ("Chat.vue", "useChat.ts")}
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    component = run("node", HERE / "compile_vue.mjs", folder / "Chat.vue")
+    assert component.returncode == 0, component.stderr
+    sources = {"useChat.ts": files["useChat.ts"], "ChatVue.ts": component.stdout}
+    done = compiled(compiler, folder, "--noEmit", "false", "--outDir", str(folder / "out"), **sources)
+    assert (done.returncode, done.stdout) == (0, "")
+    scripts = {name: (folder / "out" / f"{name}.js").read_text() for name in ("ChatVue", "useChat")}
+    scripts["vue"] = (HERE / "node_modules" / "vue" / "dist" / "vue.runtime.esm-browser.js").read_text()
+    scripts["client"] = (SOURCES / "client.js").read_text()
+    return scripts
 
 
 async def show(tab: Tab, html: str, **scripts: str) -> None:
     """Open the example, with its addresses changed to those of this test."""
     front = tab.house.front
-    html = html.replace(MINT_EXAMPLE, front.url).replace(CHATKIT, "chatkit.js")
-    front.pages["/example"] = ("text/html", f"<!doctype html><title>example</title>{html}")
+    html = html.replace(MINT_EXAMPLE, front.url).replace(QUICKSTART_MINT, front.url).replace(CHATKIT, "chatkit.js")
+    whole = "" if html.startswith("<!doctype html>") else "<!doctype html><title>example</title>"
+    front.pages["/example"] = ("text/html", whole + html)
     for name, text in scripts.items():
         front.pages[f"/{name}.js"] = ("text/javascript", text)
     await tab.page.goto(f"{front.url}/example")
 
 
-async def test_the_plain_page_mints_and_logs_out(tab: Tab, subject: str) -> None:
-    token = tab.house.token("acme", subject)
-    auth = f'export const auth = {{ token: async () => "{token}" }};'
-    await show(tab, PLAIN, chatkit=ELEMENT, auth=auth)
+@pytest.mark.parametrize("html", [PLAIN, QUICKSTART], ids=["front ends", "quickstart"])
+async def test_a_plain_page_mints_and_logs_out(tab: Tab, subject: str, html: str) -> None:
+    await show(tab, html, chatkit=ELEMENT, auth=AUTH.replace("TOKEN", tab.house.token("acme", subject)))
+    await mints_and_logs_out(tab, subject)
+
+
+async def mints_and_logs_out(tab: Tab, subject: str) -> None:
     await tab.page.wait_for_function("window.given")
     assert await tab.house.statuses(f"acme:{subject}") == ["active"]
     await tab.page.get_by_role("button", name="Log out").click()
     await tab.house.becomes(f"acme:{subject}", "cancelled")
+
+
+async def test_the_vue_component_mints_and_logs_out(tab: Tab, subject: str, compiler: Path, tmp_path: Path) -> None:
+    scripts = await asyncio.to_thread(compiled_for_vue, compiler, tmp_path)
+    scripts["useChat"] = scripts["useChat"].replace(MINT_EXAMPLE, tab.house.front.url)
+    scripts["auth"] = AUTH.replace("TOKEN", tab.house.token("acme", subject))
+    told: list[str] = []
+    tab.page.on("console", lambda message: told.append(message.text) if message.type in ("warning", "error") else None)
+    await show(tab, VUE, chatkit=ELEMENT, **scripts)
+    await mints_and_logs_out(tab, subject)
+    assert told == []
 
 
 async def test_the_visitors_page_mints(tab: Tab) -> None:

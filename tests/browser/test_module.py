@@ -15,6 +15,7 @@ from starlette.applications import Starlette
 from service.app import create_app
 from service.http.assets import browser_module
 from service.settings import Settings
+from support.pages import named
 from support.processes import ROOT
 from support.tenants import tenant_file, write_config
 from support.tokens import Signer
@@ -122,15 +123,7 @@ def test_it_does_alone_what_its_types_promise() -> None:
     assert int(passed[1]) > 40
 
 
-@pytest.fixture(scope="session")
-def compiler() -> Path:
-    """TypeScript's, of this folder's own node_modules."""
-    if not (HERE / "node_modules" / ".installed").exists():
-        pytest.skip("tests/browser/setup has not installed TypeScript and ChatKit's types")
-    return HERE / "node_modules" / ".bin" / "tsc"
-
-
-def compiled(compiler: Path, folder: Path, **sources: str) -> subprocess.CompletedProcess[str]:
+def compiled(compiler: Path, folder: Path, *options: str, **sources: str) -> subprocess.CompletedProcess[str]:
     """Check the sources beside the module, as an app has it that copied it."""
     for name in ("client.js", "client.d.ts"):
         shutil.copy(SOURCES / name, folder)
@@ -138,16 +131,15 @@ def compiled(compiler: Path, folder: Path, **sources: str) -> subprocess.Complet
         shutil.copy(HERE / "types" / name, folder)
     (folder / "node_modules").symlink_to(HERE / "node_modules")
     for name, text in sources.items():
-        (folder / f"{name}.tsx").write_text(text)
-    return run(compiler, "--project", folder, cwd=folder)
+        (folder / name).write_text(text)
+    return run(compiler, "--project", folder, *options, cwd=folder)
 
 
 def test_the_types_and_the_examples_go_with_chatkits_own_types(compiler: Path, tmp_path: Path) -> None:
-    page = (ROOT / "docs" / "browser.md").read_text()
-    examples: list[str] = re.findall(r"^```tsx\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
-    assert len(examples) == 2
-    sources = {"contract": (HERE / "types" / "contract.tsx").read_text(), "chat": examples[0], "trouble": examples[1]}
-    done = compiled(compiler, tmp_path, **sources)
+    examples = {name: text for name, text in named("docs/frontend.md").items() if name.endswith((".ts", ".tsx"))}
+    assert sorted(examples) == ["Chat.tsx", "trouble.tsx", "useChat.ts"]
+    contract = (HERE / "types" / "contract.tsx").read_text()
+    done = compiled(compiler, tmp_path, **examples, **{"contract.tsx": contract})
     assert (done.returncode, done.stdout) == (0, "")
 
 
