@@ -118,7 +118,7 @@ def token(
     chosen = tenant_named(tenant)
     trusts = [trust for trust in chosen.trusts if trust.issuer == ISSUER and trust.audiences]
     if not trusts:
-        issuers = ", ".join(sorted({trust.issuer for trust in chosen.trusts}))
+        issuers = ", ".join(sorted({trust.issuer for trust in chosen.trusts})) or "no issuer"
         fail(f"tenant {tenant!r} trusts {issuers}, not the development identity provider: add {ISSUER} to `identity`")
     claims = dict(_claim(each) for each in claim or [])
     try:

@@ -269,7 +269,7 @@ class TenantFile(Shape):
 
     tenant: TenantName
     enabled: bool = True
-    identity: Annotated[list[IdentityEntry], Field(min_length=1)]
+    identity: list[IdentityEntry] = []
     upstream: UpstreamEntry = UpstreamEntry()
     former_upstreams: Annotated[list[UpstreamEntry], Field(max_length=3)] = []
     """Where sessions that may still live were issued before the tenant moved: they are cancelled there."""
@@ -286,3 +286,9 @@ class TenantFile(Shape):
     service_keys: list[ServiceKeyEntry] = []
     expose_state_variables: bool = False
     on_drift: Literal["report", "cancel"] = "report"
+
+    @model_validator(mode="after")
+    def _somebody_may_come(self) -> "TenantFile":
+        if not self.identity and self.visitors is None:
+            raise ValueError("`identity` is missing; or `visitors`, for a tenant without logins")
+        return self

@@ -21,7 +21,7 @@ class Trouble:
 
 
 class Front:
-    """Pages at their paths; what is below `/v1/` goes to the service. Threads, so that a test may block."""
+    """Pages at their paths; what is below `/v1/` and `/api/` goes to the service. Threads, so that a test may block."""
 
     def __init__(self) -> None:
         front = self
@@ -64,7 +64,7 @@ class Front:
         body = request.rfile.read(int(request.headers.get("content-length", "0")))
         path = request.path.partition("?")[0]
         self.asked.append(f"{request.command} {path}")
-        if not path.startswith("/v1/"):
+        if not path.startswith(("/v1/", "/api/")):
             kind, text = self.pages.get(path, ("text/plain", ""))
             self._answer(request, 200 if path in self.pages else 404, [("content-type", kind)], text.encode())
         elif path == MINT and request.command == "POST" and self.trouble:

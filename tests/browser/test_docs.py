@@ -91,6 +91,32 @@ async def test_the_vue_component_mints_and_logs_out(tab: Tab, subject: str, comp
     assert told == []
 
 
+STARTER = """<script type="module">
+  async function getClientSecret(current) {
+    const answer = await fetch("/api/create-session", {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ workflow: { id: "WORKFLOW" } }),
+    });
+    const told = JSON.parse(await answer.text());
+    if (!answer.ok) throw new Error(told.error);
+    return told.client_secret;
+  }
+  window.client = { getClientSecret };
+</script>"""
+"""What pages of OpenAI's starters do: same origin, no credential but the browser's cookies, `error` read as text."""
+
+
+async def test_a_page_of_a_starter_works_unchanged(tab: Tab) -> None:
+    await show(tab, STARTER.replace("WORKFLOW", "wf_guests"))
+    assert (await tab.secret()).startswith("ek_")
+    (cookie,) = await tab.page.context.cookies(tab.base)
+    assert (await tab.secret("ek_old")).startswith("ek_")
+    assert await tab.page.context.cookies(tab.base) == [cookie]  # the same visitor
+    await show(tab, STARTER.replace("WORKFLOW", "wf_of_somebody_else"))
+    assert (await tab.error())["message"] not in ("", "undefined", "[object Object]")
+
+
 async def test_the_visitors_page_mints(tab: Tab) -> None:
     await show(tab, VISITOR)
     assert (await tab.secret()).startswith("ek_")

@@ -136,8 +136,9 @@ def compiled(compiler: Path, folder: Path, *options: str, **sources: str) -> sub
 
 
 def test_the_types_and_the_examples_go_with_chatkits_own_types(compiler: Path, tmp_path: Path) -> None:
-    examples = {name: text for name, text in named("docs/frontend.md").items() if name.endswith((".ts", ".tsx"))}
-    assert sorted(examples) == ["Chat.tsx", "trouble.tsx", "useChat.ts"]
+    files = {**named("docs/frontend.md"), **named("docs/migration.md")}
+    examples = {name: text for name, text in files.items() if name.endswith((".ts", ".tsx"))}
+    assert sorted(examples) == ["Chat.tsx", "Panel.tsx", "mint.ts", "trouble.tsx", "useChat.ts"]
     contract = (HERE / "types" / "contract.tsx").read_text()
     done = compiled(compiler, tmp_path, **examples, **{"contract.tsx": contract})
     assert (done.returncode, done.stdout) == (0, "")

@@ -2,14 +2,14 @@
 
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from support.processes import ROOT, clean_environ
+from support.processes import ROOT
 from support.terminal import Terminal
-from support.walk import own_network, taken, walk
+from support.walk import walk
 
 pytestmark = pytest.mark.process
 
@@ -34,18 +34,8 @@ def clone(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture
-def terminal(clone: Path, tmp_path: Path) -> Iterator[Terminal]:
-    network = own_network()
-    if network is None and (ports := taken()):
-        pytest.skip(f"no network namespace, and somebody listens on {ports}")
-    environ = clean_environ(HOME=str(tmp_path / "home"), PYTHONUNBUFFERED="1")
-    with Terminal(clone, tmp_path / "prints", environ, command=network or ()) as terminal:
-        yield terminal
-
-
-def test_every_command_does_what_the_text_says(terminal: Terminal, clone: Path) -> None:
+def test_every_command_does_what_the_text_says(open_terminal: Callable[[Path], Terminal], clone: Path) -> None:
     if not (ROOT / ".venv").exists():
         pytest.skip("there is no .venv that `make setup` made")
-    steps = [text for text, _ in walk(terminal, clone)]
+    steps = [text for text, _ in walk(open_terminal(clone), clone)]
     assert len(steps) == 10

@@ -3,6 +3,7 @@
 import pytest
 from starlette.applications import Starlette
 
+from support.tenants import tenant_file
 from unit.http.conftest import Open
 from unit.http.house import SESSIONS, WWW, Browser, Clock, Login, cookie_from, refused
 
@@ -101,3 +102,12 @@ async def test_a_login_ends_the_visit_at_its_own_tenant_alone(app: Starlette, lo
     browser.token = login.token("acme")
     await browser.mint()
     assert list(browser.cookies) == ["__Host-chatkit-visitor-globex"]
+
+
+async def test_a_tenant_may_have_visitors_alone(house: Open, login: Login) -> None:
+    app = house(tenant_file("acme", [], visitors={"origins": [WWW]}))
+    browser = Browser(app)
+    assert (await browser.ask("POST", SESSIONS)).status_code == 200
+    assert len(await browser.listed()) == 1
+    assert refused(await Browser(app, token=login.token()).ask("POST", SESSIONS)) == (401, "invalid_token")
+    assert refused(await Browser(app, origin=None).ask("POST", SESSIONS)) == (401, "missing_credentials")
