@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from service.cli import app as cli
-from support.pages import Block, blocks, save
+from service.cli.base import app as cli
+from support.pages import Block, blocks, exists, save
 from support.processes import COMMAND, ROOT
 from support.terminal import Terminal
 
@@ -49,12 +49,6 @@ HOW: dict[str, Typed | Looked] = {
     **{f"docs/deploy.md sh {n}": MACHINE for n in range(1, 7)},
 }
 ALL = {block.id: block for page in PAGES for block in blocks(page, "sh")}
-
-
-def exists(test: str) -> bool:
-    """Whether a test of this name, `file::function`, is there."""
-    file, _, function = test.partition("::")
-    return (ROOT / file).is_file() and f"def {function}(" in (ROOT / file).read_text()
 
 
 def test_every_block_is_typed_or_says_why_not() -> None:

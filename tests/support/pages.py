@@ -64,3 +64,13 @@ def save(page: str, folder: Path) -> list[Path]:
         path.write_text(text)
         paths.append(path)
     return paths
+
+
+def exists(test: str) -> bool:
+    """Whether there is a test of this name, `tests/file::function`."""
+    file, _, function = test.partition("::")
+    path = ROOT / file
+    return (
+        path.is_file()
+        and re.search(rf"^(async )?def {re.escape(function)}\(", path.read_text(), re.MULTILINE) is not None
+    )
