@@ -35,7 +35,9 @@ class Authenticator:
         `InvalidRequest` (several tenants fit and none is chosen) or `IssuerUnavailable`.
         """
         parsed = parse_token(token)
-        genuine, _ = await verified(self._keys, parsed, believing(parsed, trusts, lambda trust: trust.audiences, without=True))
+        genuine, _ = await verified(
+            self._keys, parsed, believing(parsed, trusts, lambda trust: trust.audiences, without=True)
+        )
         claims, now = parsed.unverified_claims, self._clock()
         # Each entry by its own rules: a strict tenant must not refuse what belongs to a lax one.
         refusals = {trust: check_claims(claims, parsed.unverified_header, trust, now) for trust in genuine}

@@ -45,7 +45,8 @@ def of_audience(
 ) -> str:
     """Return how an `aud` differs that no tenant of the issuer takes."""
     wanted = [
-        f"tenant {trust.tenant} wants {' or '.join(map(quoted, sorted(audiences(trust)))) or 'none'}" for trust in trusts
+        f"tenant {trust.tenant} wants {' or '.join(map(quoted, sorted(audiences(trust)))) or 'none'}"
+        for trust in trusts
     ]
     return f"it is {listed([quoted(each) for each in sorted(unverified)]) or 'missing'}, {listed(wanted)}"
 

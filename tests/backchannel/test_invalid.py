@@ -114,7 +114,7 @@ VARIANTS: dict[str, tuple[Forge, str]] = {
     "another iss": (claim("iss", "https://stranger.example/"), "iss is none"),
     "iss with a slash more": (lambda p, w: p.logout_token(w, iss=p.issuer.url + "/"), "iss is none"),
     "iss in an array": (lambda p, w: p.logout_token(w, iss=[p.issuer.url]), "iss is none"),
-    "no aud": (without("aud"), "aud is neither"),
+    "no aud": (without("aud"), "it is missing"),
     "another aud": (claim("aud", "stranger-app"), "aud is none"),
     "another aud in other letters": (claim("aud", "ACME-APP"), "aud is none"),
     "an empty aud": (claim("aud", []), "aud is neither"),
