@@ -51,7 +51,7 @@ async def endpoint(request: pytest.FixtureRequest, redis: Redis) -> AsyncIterato
     """Each of them; the real one is skipped without a key."""
     if request.param == "the real one":
         if not (os.environ.get(KEY) and os.environ.get(WORKFLOW)):
-            pytest.skip(f"{OPTIONAL}: {KEY} and {WORKFLOW}, to hold OpenAI's own endpoint against the contract")
+            pytest.skip(f"{OPTIONAL}set {KEY} and {WORKFLOW} to hold OpenAI's own endpoint against the contract")
         base = os.environ.get(BASE, "https://api.openai.com/v1")
         async with _connected(base, httpx2.AsyncClient(timeout=30), os.environ[KEY], os.environ[WORKFLOW]) as it:
             yield it
