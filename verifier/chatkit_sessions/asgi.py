@@ -8,13 +8,13 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from contextlib import suppress
-from http import HTTPStatus
 from typing import Any, Final
 
 from chatkit_sessions.session import NotActive, Refused, UploadRefused, VerifiedSession
 from chatkit_sessions.verifier import Verifier
 from chatkit_sessions.watch import Watch
 
+Headers = Collection[tuple[bytes, bytes]]
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -64,7 +64,7 @@ class SessionMiddleware:
             return
         gate = _Gate(send)
         try:
-            session = await self._verifier.verify(secret_of(scope["headers"]))
+            session = await self._session(scope["headers"])
             if scope["path"] in self._uploads:
                 receive = _bounded(scope["headers"], receive, session, gate)
         except Refused as refused:
@@ -73,6 +73,9 @@ class SessionMiddleware:
         inner["headers"] = [each for each in inner["headers"] if each[0].lower() != b"authorization"]
         inner["state"] = {**scope.get("state", {}), STATE: session}
         await self._answer(inner, receive, gate, session)
+
+    async def _session(self, headers: Headers) -> VerifiedSession:
+        return await self._verifier.verify(secret_of(headers))
 
     async def _answer(self, scope: Scope, receive: Receive, gate: "_Gate", session: VerifiedSession) -> None:
         """Run the app until it has answered, or its session has ended."""
@@ -140,16 +143,14 @@ class _Gate:
             await _refuse(self._send, refused)
 
 
-def secret_of(headers: Collection[tuple[bytes, bytes]]) -> str:
+def secret_of(headers: Headers) -> str:
     """Return the bearer credential; an empty text, which is nobody's, where there isn't exactly one."""
     given = [value for name, value in headers if name.lower() == b"authorization"]
     scheme, _, secret = given[0].decode("latin-1").partition(" ") if len(given) == 1 else ("", "", "")
     return secret.strip() if scheme.lower() == "bearer" else ""
 
 
-def _bounded(
-    headers: Collection[tuple[bytes, bytes]], receive: Receive, session: VerifiedSession, gate: _Gate
-) -> Receive:
+def _bounded(headers: Headers, receive: Receive, session: VerifiedSession, gate: _Gate) -> Receive:
     """Return *receive* for an upload; raise `UploadRefused` where the session grants none, or none so large.
 
     A body that turns out to be larger than was told is refused at the gate, and to the app it looks broken off.
@@ -174,17 +175,8 @@ def _bounded(
 
 
 async def _refuse(send: Send, refused: Refused) -> None:
-    body = json.dumps(
-        {"type": "about:blank", "status": refused.status, "code": refused.code, "detail": refused.message}
-    ).encode()
-    headers = [
-        (b"content-type", b"application/problem+json"),
-        (b"content-length", str(len(body)).encode()),
-        (b"cache-control", b"no-store"),
-    ]
-    if refused.status == HTTPStatus.UNAUTHORIZED:
-        headers.append((b"www-authenticate", b'Bearer realm="chatkit"'))
-    if refused.retry_after is not None:
-        headers.append((b"retry-after", str(refused.retry_after).encode()))
-    await send({"type": "http.response.start", "status": refused.status, "headers": headers})
+    status, headers, body = refused.answer()
+    named = {**headers, "content-length": str(len(body))}
+    raw = [(name.encode(), value.encode()) for name, value in named.items()]
+    await send({"type": "http.response.start", "status": status, "headers": raw})
     await send({"type": "http.response.body", "body": body})

@@ -1,7 +1,9 @@
 """What a client secret stands for, once it is verified; and the refusals."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Final
 
 MEGABYTE: Final = 1024 * 1024
@@ -77,6 +79,16 @@ class Refused(Exception):  # noqa: N818  (a refusal is an answer, not an acciden
     def __init__(self, *, retry_after: int | None = None) -> None:
         super().__init__(self.message)
         self.retry_after = retry_after
+
+    def answer(self) -> tuple[int, dict[str, str], bytes]:
+        """Return the status, headers and body (RFC 9457) that tell a caller of it."""
+        told = {"type": "about:blank", "status": self.status, "code": self.code, "detail": self.message}
+        headers = {"content-type": "application/problem+json", "cache-control": "no-store"}
+        if self.status == HTTPStatus.UNAUTHORIZED:
+            headers["www-authenticate"] = 'Bearer realm="chatkit"'
+        if self.retry_after is not None:
+            headers["retry-after"] = str(self.retry_after)
+        return self.status, headers, json.dumps(told).encode()
 
 
 class NotActive(Refused):
