@@ -61,17 +61,16 @@ class Chat(GrantedServer[VerifiedSession]):
     ) -> AsyncIterator[ThreadStreamEvent]:
         said = " ".join(part.text for part in input_user_message.content) if input_user_message else "nothing"
         identity = self.store.generate_item_id("message", thread, context)
-        text = AssistantMessageContent(text="")
         answer = AssistantMessageItem(id=identity, thread_id=thread.id, created_at=datetime.now(UTC), content=[])
         yield ThreadItemAddedEvent(item=answer)
-        yield ThreadItemUpdatedEvent(
-            item_id=identity, update=AssistantMessageContentPartAdded(content_index=0, content=text)
-        )
-        for word in f"{context.user} said: {said}".split():
-            text.text += f"{word} "
-            delta = AssistantMessageContentPartTextDelta(content_index=0, delta=f"{word} ")
+        empty = AssistantMessageContentPartAdded(content_index=0, content=AssistantMessageContent(text=""))
+        yield ThreadItemUpdatedEvent(item_id=identity, update=empty)
+        words = [f"{word} " for word in f"{context.user} said: {said}".split()]
+        for word in words:
+            delta = AssistantMessageContentPartTextDelta(content_index=0, delta=word)
             yield ThreadItemUpdatedEvent(item_id=identity, update=delta)
             await asyncio.sleep(self.pause)
+        text = AssistantMessageContent(text="".join(words))
         yield ThreadItemDoneEvent(item=answer.model_copy(update={"content": [text]}))
 
 
