@@ -12,6 +12,7 @@ from chatkit.types import (
     StructuredInputFreeform,
     StructuredInputItem,
     SyncCustomActionResponse,
+    ThreadItem,
     ThreadMetadata,
     ThreadStreamEvent,
     TranscriptionResult,
@@ -67,7 +68,7 @@ async def furnish(server: Full, thread_id: str, session: VerifiedSession) -> dic
     """Put one item of each kind that a browser may refer to into a thread; their ids by kind."""
     at: dict[str, Any] = {"thread_id": thread_id, "created_at": datetime.now(UTC)}
     question = StructuredInputFreeform(id="q1", question="Why?")
-    items = {
+    items: dict[str, ThreadItem] = {
         "widget": WidgetItem(id=f"w_{thread_id}", widget=Card(children=[Text(value="hi")]), **at),
         "input": StructuredInputItem(id=f"s_{thread_id}", inputs=[question], **at),
         "tool": ClientToolCallItem(id=f"t_{thread_id}", call_id="c", name="look", arguments={}, **at),

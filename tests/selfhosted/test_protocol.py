@@ -11,7 +11,7 @@ from selfhosted.parts import Person, body, events, said
 
 pytestmark = pytest.mark.process
 
-STREAMED = {
+STREAMED: dict[str, dict[str, Any]] = {
     "threads.add_user_message": {"input": said("more")},
     "threads.add_client_tool_output": {"result": 42},
     "threads.add_structured_input": {"item_id": "input", "input": {"answers": {"q1": {"values": ["so"]}}}},

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from chatkit.store import AttachmentStore, NotFoundError, Store
@@ -22,6 +22,8 @@ from chatkit_sessions.chatkit import OWNER, GrantedAttachmentStore, GrantedStore
 from chatkit_sessions.forwarded import NOTHING
 
 NOW = datetime.now(UTC)
+T = TypeVar("T")
+Granted = GrantedStore[VerifiedSession]
 
 
 def session(tenant: str = "acme", user: str = "ada", recent: int | None = None) -> VerifiedSession:
@@ -87,7 +89,7 @@ class Careless(Store[VerifiedSession]):
         del self.attachments[attachment_id]
 
 
-def got(held: dict[str, Any], identity: str) -> Any:
+def got(held: dict[str, T], identity: str) -> T:
     if identity not in held:
         raise NotFoundError(identity)
     return held[identity]
@@ -111,7 +113,7 @@ def careless() -> Careless:
 
 
 @pytest.fixture
-async def store(careless: Careless) -> GrantedStore[VerifiedSession]:
+async def store(careless: Careless) -> Granted:
     """One in which Ada has a thread with an item, and an attachment, and so has Bob."""
     store = GrantedStore(careless, lambda context: context)
     for who, name in ((ADA, "hers"), (BOB, "his")):
@@ -129,10 +131,9 @@ def methods(of: type) -> set[str]:
 def test_no_method_is_left_to_the_base(of: type, ours: type) -> None:
     """A method that a later version adds would go around the store within, or around us."""
     assert methods(of) == methods(ours) == {name for name in vars(ours) if not name.startswith("_")}
-    assert len(methods(of)) == {Store: 15, AttachmentStore: 3}[of]
 
 
-HERS: dict[str, Callable[[GrantedStore[VerifiedSession], VerifiedSession], Any]] = {
+HERS: dict[str, Callable[[Granted, VerifiedSession], Any]] = {
     "load_thread": lambda store, who: store.load_thread("hers", who),
     "save_thread": lambda store, who: store.save_thread(thread("hers", **{OWNER: {"tenant": "acme"}}), who),
     "delete_thread": lambda store, who: store.delete_thread("hers", who),
@@ -169,7 +170,7 @@ async def test_what_is_hers_is_nobody_elses(
         await HERS[name](store, ADA)
 
 
-async def test_what_is_nobodys_is_for_nobody(store: GrantedStore[VerifiedSession], careless: Careless) -> None:
+async def test_what_is_nobodys_is_for_nobody(store: Granted, careless: Careless) -> None:
     careless.threads["old"] = thread("old")
     careless.threads["bent"] = thread("bent", **{OWNER: None})
     for name in ("old", "bent"):
@@ -177,7 +178,7 @@ async def test_what_is_nobodys_is_for_nobody(store: GrantedStore[VerifiedSession
             await store.load_thread(name, ADA)
 
 
-async def test_the_owner_stays_whatever_the_app_writes(store: GrantedStore[VerifiedSession]) -> None:
+async def test_the_owner_stays_whatever_the_app_writes(store: Granted) -> None:
     await store.save_thread(thread("hers", **{OWNER: {"tenant": "acme", "user": "bob"}}), ADA)
     await store.save_thread(thread("hers", colour="red"), ADA)
     assert (await store.load_thread("hers", ADA)).metadata["colour"] == "red"
@@ -185,7 +186,7 @@ async def test_the_owner_stays_whatever_the_app_writes(store: GrantedStore[Verif
         await store.load_thread("hers", BOB)
 
 
-async def test_lists_among_everybodys(store: GrantedStore[VerifiedSession], careless: Careless) -> None:
+async def test_lists_among_everybodys(store: Granted, careless: Careless) -> None:
     for number in range(60):
         await store.save_thread(thread(f"t{number}"), (ADA, BOB, SAME_NAME)[number % 3])
     theirs = [f"t{number}" for number in range(57, -1, -3)] + ["hers"]
@@ -216,7 +217,7 @@ async def test_an_answer_may_end_in_a_thread_that_is_no_longer_among_the_last(
         await store.load_item("hers", "late", few)
 
 
-async def test_an_item_that_was_only_streamed_can_be_taken_back(store: GrantedStore[VerifiedSession]) -> None:
+async def test_an_item_that_was_only_streamed_can_be_taken_back(store: Granted) -> None:
     await store.delete_thread_item("hers", "never saved", ADA)
 
 
@@ -261,7 +262,7 @@ class Counting:
         self.left -= 1
 
 
-async def test_attachments(store: GrantedStore[VerifiedSession]) -> None:
+async def test_attachments(store: Granted) -> None:
     files, counting = Files({"tenant": "acme", "user": "bob"}), Counting(1)
     granted = GrantedAttachmentStore(files, store, counting, lambda context: context)  # type: ignore[arg-type]
     with pytest.raises(UploadRefused):
