@@ -27,9 +27,10 @@ def forwarded_session(headers: Headers, grants: Mapping[str, Any] = NOTHING) -> 
     The headers don't say what the session may: *grants*, a `chatkit_configuration`, says it for all of them.
     """
     told = [(name.lower().removeprefix(OURS), value) for name, value in headers if name.lower().startswith(OURS)]
-    values = {name: unquote(value.decode("latin-1")) for name, value in told if name in NAMES}
+    given = [(name, unquote(value.decode("latin-1"))) for name, value in told if name in NAMES]
+    values = dict(given)
     expires_at = values.get(b"expires-at", "")
-    if len(values) < len(NAMES) or len(told) != len(values) or not all(values.values()) or not expires_at.isdecimal():
+    if len(given) != len(NAMES) or len(values) != len(NAMES) or not all(values.values()) or not expires_at.isdecimal():
         raise NotActive
     if time.time() >= int(expires_at):
         raise NotActive
