@@ -15,9 +15,8 @@ from chatkit_sessions import SessionMiddleware, VerifiedSession, Verifier
 from chatkit_sessions.http import HTTPVerifier
 from chatkit_sessions.redis import RedisVerifier
 from selfhosted.full import Full
-from selfhosted.parts import Person, mint_app, signers
+from selfhosted.parts import SIGNERS, Person, mint_app
 
-SIGNERS = signers()
 Someone = Callable[..., Awaitable[Person]]
 
 
@@ -41,7 +40,7 @@ class House:
 
 @pytest.fixture
 async def mint_url(redis: Redis, tmp_path: Path) -> AsyncIterator[str]:
-    async with on_a_port(mint_app(tmp_path / "config", SIGNERS, redis)) as url:
+    async with on_a_port(mint_app(tmp_path / "config", redis)) as url:
         yield url
 
 

@@ -17,7 +17,7 @@ from service.settings import Settings
 from support.tenants import tenant_file, write_config
 from support.tokens import Signer
 
-TENANTS = ("acme", "globex")
+SIGNERS = {name: Signer(f"https://{name}.example/", name) for name in ("acme", "globex")}
 GRANTS = {
     "uploads": {"file_upload": {"enabled": True, "max_files": 2, "max_file_size": 1}},
     "forgetful": {"history": {"enabled": False}},
@@ -26,7 +26,7 @@ GRANTS = {
 """What the claim `plan` brings."""
 
 
-def mint_app(folder: Path, signers: dict[str, Signer], redis: Any) -> Any:
+def mint_app(folder: Path, redis: Any) -> Any:
     """The service with two tenants; most of their users may make many requests, those with plan `ten` ten."""
     rules = [
         {
@@ -39,7 +39,7 @@ def mint_app(folder: Path, signers: dict[str, Signer], redis: Any) -> Any:
     few = {"rate_limits": {"max_requests_per_1_minute": 10}}
     rules.append({"name": "ten", "when": 'has(claims.plan) && claims.plan == "ten"', "session": few})
     files = []
-    for name, signer in signers.items():
+    for name, signer in SIGNERS.items():
         identity = {"issuer": signer.issuer, "audience": name, "algorithms": ["ES256"], "jwks": signer.jwks}
         keys = [{"name": "chat", "sha256": HASH, "may": ["verify"]}]
         session = {"workflow": {"id": f"wf_{name}"}, "rate_limits": {"max_requests_per_1_minute": 10_000}}
@@ -123,7 +123,3 @@ def said(text: str, attachments: Sequence[str] = ()) -> dict[str, Any]:
 
 def events(text: str) -> list[dict[str, Any]]:
     return [json.loads(each.removeprefix("data: ")) for each in text.split("\n\n") if each.strip()]
-
-
-def signers() -> dict[str, Signer]:
-    return {name: Signer(f"https://{name}.example/", name) for name in TENANTS}

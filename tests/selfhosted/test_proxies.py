@@ -19,12 +19,11 @@ from authority.parts import on_a_port
 from chatkit_sessions.forwarded import ForwardedMiddleware
 from chatkit_sessions.redis import RedisVerifier
 from selfhosted.full import Full
-from selfhosted.parts import Person, body, events, mint_app, said, signers
+from selfhosted.parts import SIGNERS, Person, body, events, mint_app, said
 from selfhosted.proxies import PROXIES
 
 pytestmark = pytest.mark.process
 
-SIGNERS = signers()
 ORIGIN = "https://page.example"
 FIVE = ("user", "tenant", "session", "workflow", "expires-at")
 FORGED = [
@@ -71,7 +70,7 @@ async def street(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
         guard = ForwardedMiddleware(create_app(full, files), verifier, grants=GRANTS, upload_paths=["/upload"])
         app = recording(CORSMiddleware(guard, [ORIGIN], ["POST", "PUT"], ["authorization"]), seen)
         async with (
-            on_a_port(mint_app(tmp_path / "config", SIGNERS, redis)) as mint,
+            on_a_port(mint_app(tmp_path / "config", redis)) as mint,
             on_a_port(app, "off") as chat,
             httpx2.AsyncClient(base_url=mint, timeout=30) as client,
         ):
