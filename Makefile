@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check image-check walk soak bench bench-policy bench-setup format lock generated sbom clean
+.PHONY: help setup run test check image-check walk soak bench bench-policy bench-verify bench-setup format lock generated sbom clean
 
 help: ## list these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ bench-policy: setup ## how loading and deciding grow with the number of tenants,
 
 bench: setup bench-setup ## what a mint costs beside its peers, as ratios (a quarter of an hour; --only PART by ARGS)
 	@$(BIN)/python tests/bench/mint.py $(ARGS)
+
+bench-verify: setup ## what verifying sessions costs the example ChatKit server, as a share of its throughput without
+	@$(BIN)/python tests/bench/verify.py $(ARGS)
 
 bench-setup: ## install the peers that `make bench` compares with (.venv-bench; Express where Node is)
 	@PYTHON=$(PYTHON) tests/bench/setup

