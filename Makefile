@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check image-check walk soak bench bench-policy bench-verify bench-setup format lock generated sbom clean
+.PHONY: help setup run chat test check image-check walk soak bench bench-policy bench-verify bench-setup format lock generated sbom clean
 
 help: ## list these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,10 @@ $(STAMP): pyproject.toml requirements/dev.lock
 
 run: setup ## start everything on this machine: service, identity provider, authority, Redis
 	@$(BIN)/chatkit-mint dev $(ARGS)
+
+chat: setup ## start the example ChatKit server of docs/examples/self-hosted, beside `make run`
+	@CHAT_DIR=$${CHAT_DIR:-var/chat} CHAT_REDIS_URL=$${CHAT_REDIS_URL:-unix://$(CURDIR)/var/dev/redis/redis.sock} \
+	  $(BIN)/python docs/examples/self-hosted/server.py
 
 test: setup ## run the tests (under five minutes on two cores)
 	@$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
