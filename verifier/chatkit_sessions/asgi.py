@@ -39,7 +39,7 @@ LAST_WORDS: Final = (
 
 
 class SessionMiddleware:
-    """See the module. Bodies sent to *upload_paths* are bounded by what the session may upload."""
+    """See the module. Bodies sent to *upload_paths*, or below them, are bounded by what the session may upload."""
 
     def __init__(
         self, app: App, verifier: Verifier, *, open_paths: Collection[str] = (), upload_paths: Collection[str] = ()
@@ -65,7 +65,7 @@ class SessionMiddleware:
         gate = _Gate(send)
         try:
             session = await self._session(scope["headers"])
-            if scope["path"] in self._uploads:
+            if self._uploads_to(scope["path"]):
                 receive = _bounded(scope["headers"], receive, session, gate)
         except Refused as refused:
             await gate.refuse(refused)
@@ -73,6 +73,10 @@ class SessionMiddleware:
         inner["headers"] = [each for each in inner["headers"] if each[0].lower() != b"authorization"]
         inner["state"] = {**scope.get("state", {}), STATE: session}
         await self._answer(inner, receive, gate, session)
+
+    def _uploads_to(self, path: str) -> bool:
+        """Whether it is an upload path, or below one: more than was meant is bounded, never less."""
+        return any(path == each or path.startswith(f"{each}/") for each in self._uploads)
 
     async def _session(self, headers: Headers) -> VerifiedSession:
         return await self._verifier.verify(secret_of(headers))
@@ -87,7 +91,10 @@ class SessionMiddleware:
             if answering.done():
                 answering.result()
             else:
-                await gate.end()
+                # Who doesn't read is not waited for: their connection is cut.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LET_GO):
+                        await gate.end()
         finally:
             unfollow()
             if not answering.done():

@@ -84,13 +84,15 @@ class HTTPVerifier:
     async def take_upload(self, session: VerifiedSession, size: int) -> None:
         """See `Verifier.take_upload`."""
         told = await self._ask(f"/{session.id}/uploads", json={"size": size})
-        if not told["granted"]:
+        if told.get("granted") is not True:
             raise UploadRefused
 
     async def ended(self, ids: Collection[str]) -> set[str]:
         """See `Verifier.ended`."""
         told = await self._ask("/ended", json={"ids": list(ids)})
-        return set(told["ended"])
+        if not isinstance(told.get("ended"), list):
+            raise Unavailable
+        return {str(each) for each in told["ended"]}
 
     async def aclose(self) -> None:
         """Forget what is kept and close the connections, where they are its own."""
@@ -121,7 +123,8 @@ class HTTPVerifier:
         except (httpx2.HTTPError, TimeoutError, ValueError) as error:
             raise Unavailable from error
         if answer.status_code == HTTPStatus.TOO_MANY_REQUESTS:
-            raise TooManyRequests(retry_after=int(answer.headers.get("retry-after", "1")))
+            wait = answer.headers.get("retry-after", "")
+            raise TooManyRequests(retry_after=int(wait) if wait.isdecimal() else 1)
         if answer.status_code != HTTPStatus.OK or not isinstance(told, dict):
             raise Unavailable
         return told

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from typing import Any, Final
 
 from chatkit_sessions.session import Refused
@@ -57,9 +57,13 @@ class Watch:
                 del self._followers[identity]
 
     async def _run(self) -> None:
-        while self._followers:
-            await asyncio.sleep(EVERY)
-            await self._turn()
+        try:
+            while self._followers:
+                await asyncio.sleep(EVERY)
+                await self._turn()
+        finally:
+            # However it ends, nobody goes on unwatched.
+            self._end(list(self._followers))
 
     async def _turn(self) -> None:
         asked = asyncio.get_running_loop().time()
@@ -75,6 +79,9 @@ class Watch:
             gone = set(followed)
         else:
             self._confirmed = asked
+        self._end(gone)
+
+    def _end(self, gone: Iterable[str]) -> None:
         for identity in gone:
             for on_end in self._followers.pop(identity, ()):
                 on_end()
