@@ -72,7 +72,9 @@ PAST = {
     "HEAD": "HEAD /a HTTP/1.1\nHOST\nConnection: close\n\n",
     "OPTIONS": "OPTIONS /a HTTP/1.1\nHOST\nConnection: close\n\n",
     "OPTIONS *": "OPTIONS * HTTP/1.1\nHOST\nConnection: close\n\n",
-    "the same credential twice": "GET /a HTTP/1.1\nHOST\nAuthorization: BEARER\nauthorization: BEARER\nConnection: close\n\n",
+    "the same credential twice": (
+        "GET /a HTTP/1.1\nHOST\nAuthorization: BEARER\nauthorization: BEARER\nConnection: close\n\n"
+    ),
     "two in one": "GET /a HTTP/1.1\nHOST\nAuthorization: Bearer ek_x, BEARER\nConnection: close\n\n",
     "a tab": "GET /a HTTP/1.1\nHOST\nAuthorization: Bearer\tek_x\nConnection: close\n\n",
     "a folded line": "GET /a HTTP/1.1\nHOST\nAuthorization: Bearer\n ek_x\nConnection: close\n\n",
@@ -91,7 +93,9 @@ PAST = {
         "POST /a HTTP/1.1\nHOST\nAuthorization: BEARER\nContent-Length: 4\nTransfer-Encoding: chunked\n\n0\n\n"
         "GET /b HTTP/1.1\nHOST\n\n"
     ),
-    "a request in a body": "POST /a HTTP/1.1\nHOST\nContent-Length: 45\n\nGET /b HTTP/1.1\nHOST\nAuthorization: BEARER\n\n",
+    "a request in a body": (
+        "POST /a HTTP/1.1\nHOST\nContent-Length: 45\n\nGET /b HTTP/1.1\nHOST\nAuthorization: BEARER\n\n"
+    ),
     "a body that never comes": "POST /a HTTP/1.1\nHOST\nContent-Length: 1000000\n\nabc",
     "an upload with a slash": "PUT /upload/ HTTP/1.1\nHOST\nAuthorization: BEARER\nContent-Length: 1\n\nx",
     "an upload, encoded": "PUT /%75pload HTTP/1.1\nHOST\nAuthorization: BEARER\nContent-Length: 1\n\nx",

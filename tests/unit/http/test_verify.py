@@ -236,5 +236,5 @@ async def test_no_secret_is_in_redis_or_in_an_answer(app: Starlette, redis: Redi
     session = await issue(redis)
     secret = session["client_secret"]
     answers = [await authorize(app, secret), await verify(app, secret)]
-    assert secret.removeprefix("ek_") not in await everything(redis)
+    assert secret.removeprefix("ek_mint_") not in await everything(redis)
     assert not any(secret in answer.text + str(answer.headers) for answer in answers)

@@ -42,7 +42,7 @@ async def test_the_secret_is_nowhere_in_redis(authority: Authority, redis: Redis
     for _ in range(2):
         kept = await everything(redis)
         assert session["id"].encode() in kept
-        assert secret.removeprefix("ek_").encode() not in kept
+        assert secret.removeprefix("ek_mint_").encode() not in kept
         await authority.cancel(PROJECT, session["id"])
 
 

@@ -43,7 +43,7 @@ async def refusal(authority: Authority, body: object) -> WireError:
 async def test_defaults_are_upstreams(authority: Authority) -> None:
     session = await authority.create(PROJECT, wishing())
     assert re.fullmatch(r"cksess_[0-9a-f]{32,}", session.pop("id"))
-    assert re.fullmatch(r"ek_[A-Za-z0-9_-]{43}", session.pop("client_secret"))
+    assert re.fullmatch(r"ek_mint_[A-Za-z0-9_-]{43}", session.pop("client_secret"))
     assert session == {
         "object": "chatkit.session",
         "status": "active",
