@@ -13,7 +13,7 @@ from support.pages import blocks, save
 from support.terminal import Terminal
 
 README, QUICKSTART = "README.md", "docs/quickstart.md"
-PORTS = (8080, 9464, 8081, 8090, 8180, 9564, 5173)
+PORTS = (8080, 9464, 8081, 8082, 8090, 8180, 9564, 5173)
 """Those that the pages name."""
 STAYING = {
     "make run": "chatkit-mint is ready",
