@@ -1,5 +1,6 @@
 """The wrappers over stores that take no care: one list for everybody, items found by their id alone."""
 
+import dataclasses
 import inspect
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -272,6 +273,11 @@ async def test_attachments(store: Granted) -> None:
     assert made.metadata == {OWNER: {"tenant": "acme", "user": "ada"}}
     with pytest.raises(UploadRefused):
         await granted.create_attachment(AttachmentCreateParams(name="g", size=1, mime_type="a/b"), ADA)
+    off = dataclasses.replace(ADA, chatkit_configuration=NOTHING)
+    counting.left = 1
+    with pytest.raises(UploadRefused):
+        await granted.create_attachment(AttachmentCreateParams(name="g", size=1, mime_type="a/b"), off)
+    assert counting.left == 1, "where uploads are off nobody is asked"
     with pytest.raises(NotFoundError):
         await granted.delete_attachment("file of hers", BOB)
     assert files.deleted == []
