@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from support.processes import ROOT, Process, clean_environ
-from support.zygote import Call, Ran, Zygote
+from support.zygote import Call, Ran, zygote
 
 pytestmark = pytest.mark.process
 
@@ -223,12 +223,6 @@ FILES = {
 
 
 @pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
-    with Zygote() as zygote:
-        yield zygote
-
-
-@pytest.fixture(scope="module")
 def taken() -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
@@ -254,9 +248,7 @@ ALL = {**USAGE, **TENANT, **OPERATOR, **SETTINGS, **SOCKETS, **PLACES}
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_mistake_is_one_line_that_says_what_to_do(
-    zygote: Zygote, taken: int, free: int, tmp_path: Path, name: str
-) -> None:
+def test_a_mistake_is_one_line_that_says_what_to_do(taken: int, free: int, tmp_path: Path, name: str) -> None:
     mistake = ALL[name]
     if mistake.as_nobody and os.getuid():
         pytest.skip("only root can be somebody else")
@@ -270,7 +262,7 @@ def test_a_mistake_is_one_line_that_says_what_to_do(
     environ = clean_environ(
         CHATKIT_MINT_PORT="0", CHATKIT_MINT_OPS_PORT="0", CHATKIT_MINT_REDIS_DIR=str(tmp_path / "redis")
     )
-    ran = zygote.run(
+    ran = zygote().run(
         Call(
             [filled(each) for each in mistake.arguments],
             {**environ, **{variable: filled(value) for variable, value in mistake.environ.items()}},
@@ -283,20 +275,18 @@ def test_a_mistake_is_one_line_that_says_what_to_do(
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_mistake_in_a_tenant_file_has_its_place_and_says_what_would_be_right(
-    zygote: Zygote, tmp_path: Path, name: str
-) -> None:
+def test_a_mistake_in_a_tenant_file_has_its_place_and_says_what_would_be_right(tmp_path: Path, name: str) -> None:
     says, text = FILES[name]
     tenants(acme_yaml=text)(tmp_path)
     environ = {} if name == "no API key" else {"OPENAI_API_KEY": "sk-hunter2"}
-    ran = zygote.run(Call(["check", str(tmp_path / "config")], clean_environ(**environ)))
+    ran = zygote().run(Call(["check", str(tmp_path / "config")], clean_environ(**environ)))
     assert (ran.code, "Traceback" in ran.err, "hunter2" in ran.out) == (1, False, False)
     assert re.search(rf"^{re.escape(str(tmp_path))}/config/tenants/acme\.yaml:.*{says}", ran.out, re.MULTILINE), ran.out
 
 
-def test_a_file_that_would_not_be_read_and_two_of_one_tenant(zygote: Zygote, tmp_path: Path) -> None:
+def test_a_file_that_would_not_be_read_and_two_of_one_tenant(tmp_path: Path) -> None:
     tenants(acme_yaml=FILE, acme2_yaml=FILE, globex_yml=FILE)(tmp_path)
-    ran = zygote.run(Call(["check", str(tmp_path / "config")], clean_environ(OPENAI_API_KEY="sk-hunter2")))
+    ran = zygote().run(Call(["check", str(tmp_path / "config")], clean_environ(OPENAI_API_KEY="sk-hunter2")))
     assert re.search(r"globex\.yml:1:1: is not read: files end in \.yaml; rename it", ran.out)
     assert re.search(r"acme2\.yaml:1:1: acme\.yaml is tenant 'acme' already", ran.out)
 

@@ -2,8 +2,6 @@
 
 import json
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +15,7 @@ from api.parts import SERVICE_DB, Issuer, RedisServer, eventually
 from api.stack import Caller, Service
 from support.processes import ROOT, clean_environ
 from support.tenants import tenant_file, write_config
+from support.zygote import Call, Ran, zygote
 
 ADMIN_KEY = "an-admin-key-of-thirty-two-characters"
 
@@ -172,25 +171,16 @@ def test_explain_refuses_what_it_can_not_explain(living: Service, body: dict[str
     assert admin(living, "/admin/explain", body).status_code == status
 
 
-def run(*arguments: str, config: Path, given: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "service", *arguments],
-        input=given,
-        capture_output=True,
-        text=True,
-        env=clean_environ(CHATKIT_MINT_CONFIG_DIR=str(config)),
-        cwd=ROOT,
-        timeout=30,
-        check=False,
-    )
+def run(*arguments: str, config: Path, given: str = "") -> Ran:
+    return zygote().run(Call(arguments, clean_environ(CHATKIT_MINT_CONFIG_DIR=str(config)), written=given))
 
 
 def test_the_explain_command_tells_people_and_machines(editable: Path) -> None:
     people = run("explain", "--tenant", "acme", "--claims", "-", config=editable, given='{"sub": "alice"}')
-    assert (people.returncode, people.stderr) == (0, "")
-    assert "workflow.id" in people.stdout
+    assert (people.code, people.err) == (0, "")
+    assert "workflow.id" in people.out
     machines = run("explain", "--tenant", "acme", "--claims", "-", "--json", config=editable, given='{"sub": "alice"}')
-    assert json.loads(machines.stdout)["user"] == "acme:alice"
+    assert json.loads(machines.out)["user"] == "acme:alice"
 
 
 def test_the_explain_command_exits_1_for_a_denial_and_2_for_bad_input(editable: Path, tmp_path: Path) -> None:
@@ -206,27 +196,27 @@ def test_the_explain_command_exits_1_for_a_denial_and_2_for_bad_input(editable: 
         config=editable,
         given='{"sub": "a"}',
     )
-    assert denied.returncode == 1
-    assert "workflow.id is outside client_may" in denied.stdout
-    assert run("explain", "--tenant", "acme", "--claims", "-", config=editable, given="[]").returncode == 2
+    assert denied.code == 1
+    assert "workflow.id is outside client_may" in denied.out
+    assert run("explain", "--tenant", "acme", "--claims", "-", config=editable, given="[]").code == 2
     nobody = run("explain", "--tenant", "acmee", "--claims", "-", config=editable, given='{"sub": "a"}')
-    assert (nobody.returncode, nobody.stderr) == (1, "there is no tenant 'acmee'; there are: acme\n")
+    assert (nobody.code, nobody.err) == (1, "there is no tenant 'acmee'; there are: acme\n")
 
 
 def test_the_schema_command_prints_the_schema(editable: Path) -> None:
     printed = run("schema", config=editable)
-    assert json.loads(printed.stdout) == json.loads((ROOT / "config" / "schema" / "tenant.schema.json").read_text())
+    assert json.loads(printed.out) == json.loads((ROOT / "config" / "schema" / "tenant.schema.json").read_text())
 
 
 def test_check_runs_the_operators_tests(editable: Path) -> None:
     tests = editable / "tenants" / "acme.test.yaml"
     tests.write_text("tests:\n  - {name: right, claims: {sub: a}, grant: {workflow: {id: wf_1}}}\n")
-    assert "1 test passed" in run("check", config=editable).stdout
+    assert "1 test passed" in run("check", config=editable).out
     tests.write_text("tests:\n  - {name: wrong, claims: {sub: a}, grant: {workflow: {id: wf_9}}}\n")
     failed = run("check", config=editable)
-    assert failed.returncode == 1
-    assert "acme.test.yaml:2:5: 'wrong': workflow.id: expected 'wf_9', got 'wf_1', set by tenant" in failed.stdout
-    assert json.loads(run("check", "--json", config=editable).stdout)["mistakes"][0]["line"] == 2
+    assert failed.code == 1
+    assert "acme.test.yaml:2:5: 'wrong': workflow.id: expected 'wf_9', got 'wf_1', set by tenant" in failed.out
+    assert json.loads(run("check", "--json", config=editable).out)["mistakes"][0]["line"] == 2
 
 
 def test_a_token_needs_no_secret_of_anybodys_upstream(tmp_path: Path, issuer: Issuer) -> None:
@@ -238,8 +228,8 @@ def test_a_token_needs_no_secret_of_anybodys_upstream(tmp_path: Path, issuer: Is
         tenant_file("globex", issuer.identity("globex"), upstream={"api_key": {"env": "NOT_SET_HERE"}}),
     )
     printed = run("token", "--tenant", "acme", "--user", "alice", "--dir", str(tmp_path), config=config)
-    assert (printed.returncode, printed.stderr) == (0, "")
-    assert printed.stdout.count(".") == 2
+    assert (printed.code, printed.err) == (0, "")
+    assert printed.out.count(".") == 2
     checked = run("check", config=config)
-    assert checked.returncode == 1
-    assert checked.stdout.count("NOT_SET_HERE is not set") == 1
+    assert checked.code == 1
+    assert checked.out.count("NOT_SET_HERE is not set") == 1

@@ -1,7 +1,6 @@
 """An operator revokes a tenant, by command and by admin route, and lets it in again."""
 
 import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ import pytest
 
 from api.parts import SERVICE_DB, Issuer, RedisServer, eventually
 from api.stack import API_KEYS, Caller, Service, Upstream
-from support.processes import COMMAND, ROOT, clean_environ
+from support.processes import clean_environ
+from support.zygote import Call, Ran, zygote
 
 KEY = "an-admin-key-of-thirty-two-characters"
 pytestmark = pytest.mark.process
@@ -41,16 +41,9 @@ def ask(service: Service, path: str, method: str = "GET", key: str = KEY, **opti
     return httpx2.request(method, service.operations + path, headers=headers, trust_env=False, **options)
 
 
-def command(service: Service, *words: str, key: str = KEY) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *words, "--url", service.operations],
-        env=clean_environ(CHATKIT_MINT_ADMIN_KEY=key, **API_KEYS),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+def command(service: Service, *words: str, key: str = KEY, url: str | None = None) -> Ran:
+    environ = clean_environ(CHATKIT_MINT_ADMIN_KEY=key, **API_KEYS)
+    return zygote().run(Call([*words, "--url", url or service.operations], environ))
 
 
 def test_the_command_revokes_tells_and_unblocks(
@@ -59,11 +52,11 @@ def test_the_command_revokes_tells_and_unblocks(
     users = [Caller(service, issuer, tenant, f"revoked-{number}") for number in range(5)]
     ids = [user.minted()["id"] for user in users]
     seen = command(service, "sessions", "--tenant", tenant, "--user", users[0].subject)
-    assert ids[0] in seen.stdout
+    assert ids[0] in seen.out
 
     told = command(service, "revoke", "--tenant", tenant, "--yes", "--json")
-    assert told.returncode == 0, told.stderr
-    progress = json.loads(told.stdout)
+    assert told.code == 0, told.err
+    progress = json.loads(told.out)
     assert (progress["state"], progress["remaining"], progress["failed"]) == ("done", 0, 0)
     assert progress["cancelled"] >= 5
     assert {upstream.status(each) for each in ids} == {"cancelled"}
@@ -72,15 +65,15 @@ def test_the_command_revokes_tells_and_unblocks(
     assert (refused.status_code, refused.json()["code"]) == (403, "tenant_blocked")
     assert users[0].log_out().status_code == 200  # a logout is never refused for it
     standing = command(service, "sessions", "--tenant", tenant)
-    assert "blocked since" in standing.stdout
-    assert "all ended" in standing.stdout
+    assert "blocked since" in standing.out
+    assert "all ended" in standing.out
     listed = {each["tenant"]: each for each in ask(service, "/admin/tenants").json()["data"]}
     assert listed[tenant]["blocked_since"]
     assert listed["acme"]["blocked_since"] is None
 
     opened = command(service, "unblock", "--tenant", tenant)
-    assert "can mint again" in opened.stdout
-    assert "was not blocked" in command(service, "unblock", "--tenant", tenant).stdout
+    assert "can mint again" in opened.out
+    assert "was not blocked" in command(service, "unblock", "--tenant", tenant).out
     old = users[1].mint()
     assert (old.status_code, old.json()["code"]) == (401, "login_revoked")
 
@@ -116,21 +109,13 @@ def test_only_the_admin_key_opens_it(service: Service, method: str, path: str) -
 
 def test_what_stands_in_the_way_of_a_command_is_told(service: Service) -> None:
     wrong = command(service, "revoke", "--tenant", "acme", "--yes", key="x" * 40)
-    assert (wrong.returncode, wrong.stderr) == (1, "the service does not take this admin key\n")
+    assert (wrong.code, wrong.err) == (1, "the service does not take this admin key\n")
     unknown = command(service, "sessions", "--tenant", "nobody")
-    assert "no tenant 'nobody'" in unknown.stderr
+    assert "no tenant 'nobody'" in unknown.err
     asked = command(service, "revoke", "--tenant", "acme")
-    assert (asked.returncode, asked.stdout) == (1, "")
-    assert "say --yes" in asked.stderr
+    assert (asked.code, asked.out) == (1, "")
+    assert "say --yes" in asked.err
     assert ask(service, "/admin/tenants/acme/revoke").json()["blocked_since"] is None
-    away = subprocess.run(
-        [*COMMAND, "sessions", "--tenant", "acme", "--url", "http://127.0.0.1:1"],
-        env=clean_environ(CHATKIT_MINT_ADMIN_KEY=KEY),
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-        cwd=ROOT,
-    )
-    assert away.returncode == 1
-    assert "nobody answers at http://127.0.0.1:1" in away.stderr
+    away = command(service, "sessions", "--tenant", "acme", url="http://127.0.0.1:1")
+    assert away.code == 1
+    assert "nobody answers at http://127.0.0.1:1" in away.err

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from api.parts import stopped_exit
 from api.stack import API_KEYS
-from support.processes import Process, clean_environ
+from support.processes import clean_environ
+from support.zygote import Call, Ran, zygote
 
 pytestmark = pytest.mark.process
 
-Run = Callable[..., Process]
+Run = Callable[..., Ran]
 
 GOOD = """\
 tenant: acme
@@ -37,6 +37,16 @@ def written(config: Path, **files: str) -> Path:
     return config
 
 
+def called(*arguments: str, **environ: str) -> Ran:
+    """Run a command that ends by itself."""
+    return zygote().run(Call(arguments, clean_environ(**{**API_KEYS, **environ})))
+
+
+@pytest.fixture
+def run() -> Run:
+    return called
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Callable[..., Path]:
     return lambda **files: written(tmp_path / "config", **files)
@@ -46,7 +56,7 @@ def folder(tmp_path: Path) -> Callable[..., Path]:
 def serve(run: Run, tmp_path: Path) -> Run:
     """`serve` with a private Redis below the test's own directory, and ports of the system's choice."""
 
-    def started(**settings: str) -> Process:
+    def started(**settings: str) -> Ran:
         defaults = {
             "CHATKIT_MINT_REDIS_DIR": str(tmp_path / "redis"),
             "CHATKIT_MINT_PORT": "0",
@@ -79,9 +89,9 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> str:
     home = tmp_path_factory.mktemp("api-broken")
     files = {name: text.replace("tenant: acme", f"tenant: {name}") for name, (text, _) in BROKEN.items()}
     config = written(home / "config", good=GOOD, **files)
-    process = Process("check", str(config), output=home / "output", environ=clean_environ(**API_KEYS))
-    assert stopped_exit(process) == 1
-    return process.text()
+    process = called("check", str(config))
+    assert process.code == 1
+    return process.text
 
 
 @pytest.mark.parametrize("name", list(BROKEN))
@@ -99,12 +109,12 @@ def test_check_names_no_good_file_and_counts_the_mistakes(checked: str) -> None:
 def test_serve_refuses_a_bad_tenant_file(serve: Run, folder: Callable[..., Path]) -> None:
     config = folder(acme=GOOD, globex=GOOD.replace("acme", "globex").replace("wf_globex", "7"))
     process = serve(CHATKIT_MINT_CONFIG_DIR=str(config))
-    assert stopped_exit(process) == 1
+    assert process.code == 1
     assert re.search(
-        rf"^{re.escape(str(config))}/tenants/globex\.yaml:8:14: `id`: should be text", process.text(), re.MULTILINE
+        rf"^{re.escape(str(config))}/tenants/globex\.yaml:8:14: `id`: should be text", process.text, re.MULTILINE
     )
-    assert "Traceback" not in process.text()
-    assert "acme.yaml" not in process.text()
+    assert "Traceback" not in process.text
+    assert "acme.yaml" not in process.text
 
 
 def test_serve_reports_several_mistakes_at_once(serve: Run, folder: Callable[..., Path]) -> None:
@@ -113,8 +123,8 @@ def test_serve_reports_several_mistakes_at_once(serve: Run, folder: Callable[...
         globex=GOOD.replace("tenant: acme", "tenant: Globex!") + "user: '1 +'\n",
     )
     process = serve(CHATKIT_MINT_CONFIG_DIR=str(config))
-    assert stopped_exit(process) == 1
-    text = process.text()
+    assert process.code == 1
+    text = process.text
     assert re.search(r"acme\.yaml:5:\d+: ", text)
     assert re.search(r"acme\.yaml:9:1: ", text)
     assert re.search(r"globex\.yaml:1:\d+: ", text)
@@ -122,8 +132,8 @@ def test_serve_reports_several_mistakes_at_once(serve: Run, folder: Callable[...
 
 def test_serve_without_any_tenant(serve: Run, folder: Callable[..., Path]) -> None:
     process = serve(CHATKIT_MINT_CONFIG_DIR=str(folder()))
-    assert stopped_exit(process) == 1
-    assert "holds no tenant file" in process.text()
+    assert process.code == 1
+    assert "holds no tenant file" in process.text
 
 
 def test_serve_names_every_wrong_setting(serve: Run, folder: Callable[..., Path]) -> None:
@@ -136,8 +146,8 @@ def test_serve_names_every_wrong_setting(serve: Run, folder: Callable[..., Path]
         CHATKIT_MINT_REDIS_URL="http://127.0.0.1/",
         CHATKIT_MINT_ADMIN_KEY_FILE="/no/such/file",
     )
-    assert stopped_exit(process) == 1
-    lines = process.text().splitlines()
+    assert process.code == 1
+    lines = process.text.splitlines()
     assert [line.partition(":")[0] for line in lines] == [
         "CHATKIT_MINT_ADMIN_KEY_FILE",
         "CHATKIT_MINT_LOG_FORMAT",
@@ -147,7 +157,7 @@ def test_serve_names_every_wrong_setting(serve: Run, folder: Callable[..., Path]
         "CHATKIT_MINT_UPSTREAM_TIMEOUT",
     ]
     assert all(len(line.partition(": ")[2]) > 5 for line in lines), lines
-    assert "eighty" not in process.text()
+    assert "eighty" not in process.text
 
 
 @pytest.mark.parametrize("setting", ["CHATKIT_MINT_PORT", "CHATKIT_MINT_OPS_PORT"])
@@ -155,31 +165,31 @@ def test_a_taken_port_is_one_line_that_names_the_setting(serve: Run, folder: Cal
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         process = serve(CHATKIT_MINT_CONFIG_DIR=str(folder(acme=GOOD)), **{setting: str(port)})
-        assert stopped_exit(process) == 1
-    [line] = process.text().splitlines()
+        assert process.code == 1
+    [line] = process.text.splitlines()
     assert f"127.0.0.1:{port}" in line
     assert line.endswith(setting)
 
 
 def test_check_says_fine(run: Run, folder: Callable[..., Path]) -> None:
     process = run("check", str(folder(acme=GOOD, globex=GOOD.replace("acme", "globex"))))
-    assert stopped_exit(process) == 0
-    assert "acme, globex" in process.text()
+    assert process.code == 0
+    assert "acme, globex" in process.text
 
 
 def test_check_takes_the_configured_directory(run: Run, folder: Callable[..., Path]) -> None:
     process = run("check", CHATKIT_MINT_CONFIG_DIR=str(folder(acme=GOOD)))
-    assert stopped_exit(process) == 0
+    assert process.code == 0
 
 
-def _json(process: Process) -> Any:
-    return json.loads(process.text())
+def _json(process: Ran) -> Any:
+    return json.loads(process.text)
 
 
 def test_check_json(run: Run, folder: Callable[..., Path]) -> None:
     config = folder(acme=GOOD, globex=GOOD.replace("acme", "globex"))
     process = run("check", "--json", str(config))
-    assert stopped_exit(process) == 0
+    assert process.code == 0
     report = _json(process)
     assert (report["ok"], report["tenants"]) == (True, ["acme", "globex"])
     assert report["version"]
@@ -188,7 +198,7 @@ def test_check_json(run: Run, folder: Callable[..., Path]) -> None:
 def test_check_json_lists_mistakes(run: Run, folder: Callable[..., Path]) -> None:
     config = folder(acme=GOOD + "colour: red\ntaste: sour\n")
     process = run("check", "--json", str(config))
-    assert stopped_exit(process) == 1
+    assert process.code == 1
     report = _json(process)
     assert report["ok"] is False
     file = str(config / "tenants" / "acme.yaml")
@@ -201,7 +211,7 @@ def test_check_json_lists_mistakes(run: Run, folder: Callable[..., Path]) -> Non
 
 def test_the_example_configuration_is_fine(run: Run) -> None:
     process = run("check")
-    assert stopped_exit(process) == 0, process.text()
+    assert process.code == 0, process.text
 
 
 @pytest.mark.parametrize(
@@ -217,5 +227,5 @@ def test_the_example_configuration_is_fine(run: Run) -> None:
 )
 def test_wrong_usage_exits_2(run: Run, arguments: list[str]) -> None:
     process = run(*arguments)
-    assert stopped_exit(process) == 2
-    assert "Usage" in process.text()
+    assert process.code == 2
+    assert "Usage" in process.text

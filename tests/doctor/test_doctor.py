@@ -1,7 +1,6 @@
 """`chatkit-mint doctor` says what stands in the way, before a user finds out."""
 
 import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,10 @@ from typing import Any
 import pytest
 
 from doctor.projects import Projects
-from support.processes import COMMAND, clean_environ, free_port
+from support.processes import clean_environ, free_port
 from support.tenants import tenant_file, write_config
 from support.tokens import Signer
+from support.zygote import Call, zygote
 
 pytestmark = pytest.mark.process
 
@@ -67,18 +67,12 @@ def doctor(
 ) -> tuple[int, dict[str, dict[str, Any]]]:
     """Return the exit code, and the findings by subject."""
     config = write_config(home / "config", *tenants)
-    ran = subprocess.run(
-        [*COMMAND, "doctor", "--json", *options],
-        env=clean_environ(CHATKIT_MINT_CONFIG_DIR=str(config), **KEYS, **environ),
-        capture_output=True,
-        text=True,
-        timeout=40,
-        check=False,
-    )
-    assert ran.stderr == ""
-    assert not any(key in ran.stdout for key in KEYS.values())
-    findings = [json.loads(line) for line in ran.stdout.splitlines()]
-    return ran.returncode, {each["subject"]: each for each in findings}
+    environ = clean_environ(CHATKIT_MINT_CONFIG_DIR=str(config), **KEYS, **environ)
+    ran = zygote().run(Call(["doctor", "--json", *options], environ))
+    assert ran.err == ""
+    assert not any(key in ran.out for key in KEYS.values())
+    findings = [json.loads(line) for line in ran.out.splitlines()]
+    return ran.code, {each["subject"]: each for each in findings}
 
 
 def test_all_is_well(tmp_path: Path, upstream: Projects, redis_url: str) -> None:
@@ -193,6 +187,6 @@ def test_one_tenant_alone(tmp_path: Path, upstream: Projects, redis_url: str) ->
 def test_for_people_it_says_what_to_do_and_how_many(tmp_path: Path, upstream: Projects) -> None:
     config = write_config(tmp_path / "config", tenant(upstream, keys=("DEAD",)))
     environ = clean_environ(CHATKIT_MINT_CONFIG_DIR=str(config), **KEYS)
-    ran = subprocess.run([*COMMAND, "doctor"], env=environ, capture_output=True, text=True, timeout=40, check=False)
-    assert "→ make a new key in the workflow's project" in ran.stdout
-    assert ran.stdout.endswith("1 ok, 1 warning, 1 wrong.\n")
+    ran = zygote().run(Call(["doctor"], environ))
+    assert "→ make a new key in the workflow's project" in ran.out
+    assert ran.out.endswith("1 ok, 1 warning, 1 wrong.\n")

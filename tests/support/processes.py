@@ -12,6 +12,8 @@ from pathlib import Path
 
 import httpx2
 
+from support.zygote import Call, Forked, zygote
+
 COMMAND = [sys.executable, "-m", "service"]
 START_TIMEOUT = 30.0
 ROOT = Path(__file__).parents[2]
@@ -30,7 +32,10 @@ def clean_environ(**changes: str) -> dict[str, str]:
 
 
 class Process:
-    """A command under way; its output goes to a file, so that nobody has to read a pipe."""
+    """A command under way; its output goes to a file, so that nobody has to read a pipe.
+
+    Ours is forked from a process that has imported it (support/zygote.py), others are started.
+    """
 
     def __init__(
         self,
@@ -41,6 +46,10 @@ class Process:
         command: Sequence[str] = COMMAND,
     ) -> None:
         self.output = output
+        if command is COMMAND:
+            call = Call(arguments, environ, str(cwd))
+            self.popen: subprocess.Popen[bytes] | Forked = zygote().start(call, output)
+            return
         with output.open("ab") as sink:
             self.popen = subprocess.Popen(
                 [*command, *arguments],
