@@ -2,9 +2,12 @@
 
 import os
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Generator, Iterator
+from functools import cache
 from pathlib import Path
 
+import httpcore2
 import pytest
 from hypothesis import settings
 from redis.asyncio import Redis
@@ -15,6 +18,10 @@ from support.checkers import OPTIONAL
 # How long an example takes says how busy the machine is.
 settings.register_profile("busy", deadline=None)
 settings.load_profile("busy")
+# Every client would read the system's certificates anew, 20 ms each, and hardly any of them speaks TLS.
+httpcore2.default_ssl_context = cache(httpcore2.default_ssl_context)
+# A grammar that jsonschema takes a second to make, for IRIs, of which there are none here.
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
 
 @pytest.hookimpl(wrapper=True)

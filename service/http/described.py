@@ -1,6 +1,7 @@
 """The routes that tell of the others. Both documents are made once, at start."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, Final
 
 from pydantic import TypeAdapter
@@ -49,11 +50,14 @@ PUBLIC: Final[Sequence[Operation]] = (
 """All that the public listener answers."""
 
 
-def described_routes(operations: Sequence[Operation] = PUBLIC) -> list[Route]:
+def described_routes() -> list[Route]:
     """Return the routing table."""
-    told = to_json(document(operations))
-    html = page(operations).encode()
-    return [
-        Asset("/openapi.json", told, "application/json").route(),
-        Asset("/docs", html, "text/html; charset=utf-8", {"content-security-policy": POLICY}).route(),
-    ]
+    return [asset.route() for asset in _assets()]
+
+
+@cache
+def _assets() -> tuple[Asset, ...]:
+    return (
+        Asset("/openapi.json", to_json(document(PUBLIC)), "application/json"),
+        Asset("/docs", page(PUBLIC).encode(), "text/html; charset=utf-8", {"content-security-policy": POLICY}),
+    )
