@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from api.parts import AUTHORITY_DB, SERVICE_DB, Issuer, RedisServer, stopping
-from api.stack import API_KEYS, Caller, Fragile, Service, Someone, Upstream
+from api.stack import API_KEYS, PATIENT, Caller, Fragile, Service, Someone, Upstream
 from support.processes import Process, clean_environ, free_port
 from support.tenants import tenant_file, write_config
 
@@ -104,7 +104,7 @@ def config(issuer: Issuer, authorities: dict[str, str], tmp_path_factory: pytest
 def service(config: Path, redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The service under test."""
     output = tmp_path_factory.mktemp("api-service") / "log"
-    service = Service(output, config, redis_server.url(SERVICE_DB))
+    service = Service(output, config, redis_server.url(SERVICE_DB), **PATIENT)
     try:
         yield service.wait()
     finally:

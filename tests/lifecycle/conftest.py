@@ -12,7 +12,7 @@ import pytest
 from redis.asyncio import Redis
 
 from api.parts import AUTHORITY_DB, SERVICE_DB, Issuer, RedisServer, stopping
-from api.stack import Service, Upstream
+from api.stack import PATIENT, Service, Upstream
 from service.upstream.authority.sessions import Authority
 from support.house import House
 from support.processes import Process, clean_environ
@@ -86,7 +86,7 @@ def start(around: Surroundings, tmp_path: Path) -> Iterator[Start]:
         temporary = tmp_path / f"tmp-{len(started)}"
         temporary.mkdir()
         output, url = tmp_path / f"log-{len(started)}", around.redis.url(SERVICE_DB)
-        service = Service(output, around.config, url, TMPDIR=str(temporary), **settings)
+        service = Service(output, around.config, url, TMPDIR=str(temporary), **{**PATIENT, **settings})
         started.append(House(service, temporary))
         service.wait()
         return started[-1]

@@ -91,7 +91,7 @@ class World:
         self.upstream = Upstream(AuthoritySessions(self.authority, self.metrics, clock=clock))
         self.accounts: dict[str, Account] = {}
         self.census = Census(clock)
-        guard = RedisGuard(self.metrics, deadline=2.0)
+        guard = RedisGuard(self.metrics, deadline=10.0)
         self.store = SessionStore(redis, guard)
         self.queue = CancelQueue(redis, guard)
         issuers = {"authority": self.upstream}

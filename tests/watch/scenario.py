@@ -140,11 +140,11 @@ class Scene:
             redis.hset(key.decode(), over.id, write_queued(over))
 
     def lose_redis(self) -> None:
-        callers = [self.someone("lone", lone=True) for _ in range(9)]
+        callers = [self.someone("lone", lone=True) for _ in range(30)]
         for caller in callers:
             caller.minted()
         self.lone_redis.freeze()
-        with ThreadPoolExecutor(3) as pool:
+        with ThreadPoolExecutor(10) as pool:
             list(pool.map(Caller.log_out, callers))
         self.lone_redis.thaw()
 

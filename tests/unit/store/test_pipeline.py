@@ -12,12 +12,11 @@ from service.observe.metrics import Metrics
 from service.store.connect import RedisGuard
 from service.store.pipeline import Call, Pipeline
 
-DEADLINE = 0.3
-
 
 @pytest.fixture
 def pipeline(redis: Redis) -> Pipeline:
-    return Pipeline(redis, RedisGuard(Metrics(), deadline=DEADLINE))
+    """With time enough for a busy machine: one test alone is about too little of it."""
+    return Pipeline(redis, RedisGuard(Metrics(), deadline=10.0))
 
 
 def paused(redis: Redis, pipeline: Pipeline, milliseconds: int) -> Redis:
@@ -71,18 +70,19 @@ async def test_a_redis_that_forgot_its_scripts_is_told_them_again_in_order(redis
     assert await redis.lrange("list", 0, -1) == [b"0", b"1", b"2"]
 
 
-async def test_nobody_waits_for_a_silent_redis_past_the_deadline(redis: Redis, pipeline: Pipeline) -> None:
+async def test_nobody_waits_for_a_silent_redis_past_the_deadline(redis: Redis) -> None:
+    pipeline = Pipeline(redis, RedisGuard(Metrics(), deadline=0.3))
     script = redis.register_script("return redis.call('SET', KEYS[1], '1')")
     await redis.script_flush()  # each must be told the script again
-    async with paused(redis, pipeline, 1200):
+    async with paused(redis, pipeline, 10_000) as other:
         started = time.perf_counter()
         found = await asyncio.gather(
             *(pipeline.run(Call(script, ["k"], [])) for _ in range(24)), return_exceptions=True
         )
         took = time.perf_counter() - started
+        await other.client_unpause()
     assert any(isinstance(each, StoreUnavailable) for each in found)
-    assert took < 3 * DEADLINE
-    await asyncio.sleep(0.5)
+    assert took < 3, "and not the ten seconds of silence"
 
 
 async def test_it_goes_on_after_a_lost_connection(redis: Redis, pipeline: Pipeline) -> None:
