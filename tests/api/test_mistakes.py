@@ -260,7 +260,10 @@ def test_a_mistake_is_one_line_that_says_what_to_do(taken: int, free: int, tmp_p
         return text
 
     environ = clean_environ(
-        CHATKIT_MINT_PORT="0", CHATKIT_MINT_OPS_PORT="0", CHATKIT_MINT_REDIS_DIR=str(tmp_path / "redis")
+        CHATKIT_MINT_PORT="0",
+        CHATKIT_MINT_OPS_PORT="0",
+        CHATKIT_MINT_REDIS_DIR=str(tmp_path / "redis"),
+        CHATKIT_MINT_VISITOR_KEYS="k" * 32,  # the example tenant has visitors
     )
     ran = zygote().run(
         Call(

@@ -12,7 +12,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from api.parts import SERVICE_DB, Issuer, RedisServer, eventually, stopped_exit
 from api.stack import API_KEYS, Caller, Service
-from support.processes import Process, clean_environ
+from support.processes import COMMAND, Process, clean_environ
 
 pytestmark = pytest.mark.process
 
@@ -125,7 +125,8 @@ def test_spans_without_the_packages_end_the_start(config: Path, redis_server: Re
     (tmp_path / "opentelemetry.py").write_text("raise ImportError")
     environ = {"CHATKIT_MINT_CONFIG_DIR": str(config), "CHATKIT_MINT_REDIS_URL": redis_server.url(SERVICE_DB)}
     environ |= {"CHATKIT_MINT_TRACES": "true", "PYTHONPATH": str(tmp_path), **API_KEYS}
-    process = Process("serve", output=tmp_path / "log", environ=clean_environ(**environ))
+    # Started, not forked: what Python finds is the point.
+    process = Process("serve", output=tmp_path / "log", environ=clean_environ(**environ), command=[*COMMAND])
     assert stopped_exit(process) == 1
     assert process.text().splitlines()[-1].startswith("CHATKIT_MINT_TRACES: needs OpenTelemetry")
     assert "Traceback" not in process.text()
