@@ -41,7 +41,7 @@ def issuer() -> Iterator[Issuer]:
 def authorities(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Base URLs of session authorities by what is wrong with each; all keep their sessions in one place."""
     home = tmp_path_factory.mktemp("api-authorities")
-    environ = clean_environ(CHATKIT_MINT_REDIS_URL=redis_server.url(AUTHORITY_DB))
+    environ = clean_environ(CHATKIT_MINT_REDIS_URL=redis_server.url(AUTHORITY_DB), **PATIENT)
     processes = {
         name: Process("authority", "--port", "0", *options, output=home / name, environ=environ)
         for name, options in AUTHORITIES.items()

@@ -18,8 +18,8 @@ from service.upstream.authority.sessions import Authority
 from support.documented import on_answer
 from support.processes import Process, clean_environ
 
-PATIENT = {"CHATKIT_MINT_REDIS_TIMEOUT": "5"}
-"""For services whose tests are not about Redis's deadline: a busy machine may take longer than the usual second."""
+PATIENT = {"CHATKIT_MINT_REDIS_TIMEOUT": "5", "CHATKIT_MINT_UPSTREAM_CONNECT_TIMEOUT": "7"}
+"""For services whose tests are not about these deadlines: a busy machine may take longer than usual."""
 API_KEYS = {"ACME_KEY": "sk-acme-5d41402abc4b2a76b971", "GLOBEX_KEY": "sk-globex-7d793037a0760186574b"}
 
 

@@ -74,15 +74,15 @@ async def test_nobody_waits_for_a_silent_redis_past_the_deadline(redis: Redis) -
     pipeline = Pipeline(redis, RedisGuard(Metrics(), deadline=0.3))
     script = redis.register_script("return redis.call('SET', KEYS[1], '1')")
     await redis.script_flush()  # each must be told the script again
-    async with paused(redis, pipeline, 10_000) as other:
+    async with paused(redis, pipeline, 2500):
         started = time.perf_counter()
         found = await asyncio.gather(
             *(pipeline.run(Call(script, ["k"], [])) for _ in range(24)), return_exceptions=True
         )
         took = time.perf_counter() - started
-        await other.client_unpause()
     assert any(isinstance(each, StoreUnavailable) for each in found)
-    assert took < 3, "and not the ten seconds of silence"
+    assert took < 2, "and not the whole silence"
+    await redis.ping()
 
 
 async def test_it_goes_on_after_a_lost_connection(redis: Redis, pipeline: Pipeline) -> None:
