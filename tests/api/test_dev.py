@@ -87,6 +87,7 @@ def documents(text: str) -> list[Any]:
     return found
 
 
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("command", [SCRIPT, COMMAND], ids=["chatkit-mint", "python -m service"])
 def test_the_printed_lines_mint_and_log_out(dev: Callable[..., Dev], command: list[str]) -> None:
     running = dev(command).ready()
@@ -104,7 +105,7 @@ def test_the_printed_lines_mint_and_log_out(dev: Callable[..., Dev], command: li
         text=True,
         env=clean_environ(),
         cwd=ROOT,
-        timeout=30,
+        timeout=90,
         check=False,
     )
     assert (shell.returncode, shell.stderr) == (0, "")

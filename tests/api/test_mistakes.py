@@ -117,6 +117,7 @@ SETTINGS = {
         ("a file of a secret that is gone", "can't read /no/such", {"CHATKIT_MINT_ADMIN_KEY_FILE": "/no/such/key"}),
         ("a Redis URL without a scheme", "starts with redis://", {"CHATKIT_MINT_REDIS_URL": "localhost:6379"}),
         ("a password not encoded", "percent-encoded", {"CHATKIT_MINT_REDIS_URL": f"redis://:{PASSWORD}@host"}),
+        ("a secret that came out empty", "KEYS: is set but empty; give it", {"CHATKIT_MINT_VISITOR_KEYS": ""}),
         ("an API key of two lines", "is there a line break", {"OPENAI_API_KEY": "sk-hunter2\nsk"}),
         ("a base URL without a scheme", "starts with https://", {"OPENAI_BASE_URL": "api.openai.com"}),
         ("an audit file that can't be", "AUDIT_FILE: can't write", {"CHATKIT_MINT_AUDIT_FILE": "/no/such/audit"}),
