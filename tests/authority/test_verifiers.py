@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from chatkit_sessions.redis import RedisVerifier
 from chatkit_sessions.session import NotActive, Refused, TooManyRequests, Unavailable, UploadRefused
 from chatkit_sessions.verifier import Verifier
 from service.upstream.authority.sessions import Authority
+from service.upstream.authority.wire import WireError
 
 
 async def test_a_live_session_is_known_by_its_secret(verifier: Verifier, authority: Authority) -> None:
@@ -168,3 +170,15 @@ async def test_uploads_are_counted_for_all_servers(verifier: Verifier, redis: Re
     await verifier.take_upload(session, 512 * 2**20)
     with pytest.raises(UploadRefused):
         await verifier.take_upload(session, 1)
+
+
+@pytest.mark.parametrize("ahead", [0, 8])
+async def test_a_cancel_counts_whatever_clock_it_was_asked_by(verifier: Verifier, redis: Redis, ahead: int) -> None:
+    """To the service a session may be over while Redis, which is asked who is live, is still before its end."""
+    made = await issue(Authority(redis), expires_after={"anchor": "created_at", "seconds": 5})
+    service = Authority(redis, clock=lambda: time.time() + ahead)
+    with suppress(WireError):
+        await service.cancel("acme", made["id"])
+    with pytest.raises(NotActive):
+        await verifier.verify(made["client_secret"])
+    assert await verifier.ended([made["id"]]) == {made["id"]}
