@@ -1,20 +1,25 @@
 """Both verifiers: what they let through, what they count, and how soon they hear of a cancel."""
 
 import asyncio
+import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
+import httpx2
 import pytest
 from redis.asyncio import Redis
 
 from authority.parts import KEY, issue, on_a_port
+from chatkit_sessions import http
 from chatkit_sessions.http import HTTPVerifier
 from chatkit_sessions.redis import RedisVerifier
 from chatkit_sessions.session import NotActive, Refused, TooManyRequests, Unavailable, UploadRefused
 from chatkit_sessions.verifier import Verifier
+from chatkit_sessions.watch import EVERY, Watch
 from service.upstream.authority.sessions import Authority
 from service.upstream.authority.wire import WireError
 
@@ -182,3 +187,84 @@ async def test_a_cancel_counts_whatever_clock_it_was_asked_by(verifier: Verifier
     with pytest.raises(NotActive):
         await verifier.verify(made["client_secret"])
     assert await verifier.ended([made["id"]]) == {made["id"]}
+
+
+class Slow:
+    """An authority with a slow line: it knows the truth when it is asked, and its answers are late."""
+
+    def __init__(self) -> None:
+        self.cancelled: set[str] = set()
+        self.asked_about: list[str] = []
+        self.verify = self.ended = 0.0
+
+    def verifier(self) -> HTTPVerifier:
+        return HTTPVerifier("http://x", "k", client=httpx2.AsyncClient(transport=httpx2.MockTransport(self.answer)))
+
+    async def answer(self, request: httpx2.Request) -> httpx2.Response:
+        if request.url.path.endswith("/verify"):
+            identity = parse_qs(request.content.decode())["token"][0]
+            session = {"id": identity, "user": "ada", "expires_at": 2**40, "workflow": {"id": "wf"}}
+            grants = {"max_requests_per_1_minute": 100_000, "chatkit_configuration": {}}
+            active = identity not in self.cancelled
+            told = {"active": active, "tenant": "acme", "requests": 1000, "session": {**session, **grants}}
+            late = self.verify
+        else:
+            self.asked_about = json.loads(request.content)["ids"]
+            told, late = {"ended": [each for each in self.asked_about if each in self.cancelled]}, self.ended
+        await asyncio.sleep(late)
+        return httpx2.Response(200, json=told)
+
+
+async def test_an_answer_that_was_long_under_way_is_not_used_for_long() -> None:
+    """Whoever is verified just before a cancel: their second begins with the cancel, not with the answer."""
+    slow = Slow()
+    verifier = slow.verifier()
+    await verifier.verify("somebody else, about whom the watch asks")
+    slow.verify, slow.ended = 0.9, 0.55
+    for number in range(3):
+        answering = asyncio.create_task(verifier.verify(f"s{number}"))
+        await asyncio.sleep(0.01)
+        slow.cancelled.add(f"s{number}")
+        cancelled = time.monotonic()
+        await answering
+        slow.verify = 0.0
+        await until_refused(lambda number=number: verifier.verify(f"s{number}"), 3)  # type: ignore[misc]
+        assert time.monotonic() - cancelled < 1.0
+        slow.verify = 0.9
+        await asyncio.sleep(0.1)
+    await verifier.aclose()
+
+
+@pytest.mark.parametrize("late", [0.0, 0.2, 0.4, 0.55])
+async def test_a_cancel_just_after_a_question_is_heard_of_within_a_second(late: float) -> None:
+    gone = set[str]()
+
+    async def ended(ids: Collection[str]) -> set[str]:
+        answer = gone.intersection(ids)
+        await asyncio.sleep(late)
+        return answer
+
+    watch, heard = Watch(ended), asyncio.Event()
+    watch.follow("one", heard.set)
+    await asyncio.sleep(EVERY + 0.02)
+    gone.add("one")
+    cancelled = time.monotonic()
+    await heard.wait()
+    assert time.monotonic() - cancelled < 1.0
+    await watch.aclose()
+
+
+async def test_nobody_asks_about_those_that_come_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "KEPT", 0.5)
+    slow = Slow()
+    verifier = slow.verifier()
+    for number in range(20):
+        await verifier.verify(f"s{number}")
+    await asyncio.sleep(0.4)
+    assert len(slow.asked_about) == 20
+    await verifier.verify("s0")
+    await asyncio.sleep(0.5)
+    await verifier.verify("s0")
+    await asyncio.sleep(0.4)
+    assert slow.asked_about == ["s0"]
+    await verifier.aclose()

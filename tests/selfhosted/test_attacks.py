@@ -154,6 +154,7 @@ async def test_a_watch_that_fails_leaves_nobody_unwatched(caplog: pytest.LogCapt
     await asyncio.sleep(0.5)
     assert ended == ["one"]
     assert watch._task is not None
+    await asyncio.wait([watch._task])
     assert isinstance(watch._task.exception(), KeyError)
     del caplog
 

@@ -22,7 +22,7 @@ from chatkit_sessions.wire import read_introspection
 KEPT: Final = 5.0
 """Seconds that a verified session is kept, at most."""
 FRESH: Final = EVERY + PATIENCE
-"""Seconds of the authority's silence after which nothing kept is used: less than the second that is promised."""
+"""Seconds after which nothing kept is used that wasn't asked about since: less than the second that is promised."""
 MOST: Final = 10_000
 """Sessions kept."""
 AHEAD: Final = 10
@@ -36,7 +36,11 @@ class _Kept:
     left: int
     """Requests that were granted and not made yet."""
     taken: int
-    forget: Callable[[], None]
+    asked: float
+    """When it was verified. A question that was put to the watch before it followed says nothing of it."""
+    followed: float
+    unfollow: Callable[[], None]
+    over: asyncio.TimerHandle
 
 
 class HTTPVerifier:
@@ -62,7 +66,7 @@ class HTTPVerifier:
         kept = self._kept.get(place)
         wanted = 1
         if kept is not None:
-            if kept.left > 0 and now < kept.until and self._watch.silence < FRESH:
+            if kept.left > 0 and now < kept.until and now - self._known(kept) < FRESH:
                 kept.left -= 1
                 return kept.session
             if kept.left == 0 and now < kept.until:
@@ -81,6 +85,11 @@ class HTTPVerifier:
         self._keep(place, session, now, granted)
         return session
 
+    def _known(self, kept: _Kept) -> float:
+        """Return when a question was put of which we know the answer: that it is live."""
+        confirmed = self._watch.confirmed
+        return confirmed if confirmed > kept.followed else kept.asked
+
     async def take_upload(self, session: VerifiedSession, size: int) -> None:
         """See `Verifier.take_upload`."""
         told = await self._ask(f"/{session.id}/uploads", json={"size": size})
@@ -97,7 +106,8 @@ class HTTPVerifier:
     async def aclose(self) -> None:
         """Forget what is kept and close the connections, where they are its own."""
         await self._watch.aclose()
-        self._kept.clear()
+        for place in list(self._kept):
+            self._forget(place)
         if self._own:
             await self._client.aclose()
 
@@ -105,15 +115,19 @@ class HTTPVerifier:
         if place in self._kept:  # two asked at once: what one was granted is the other's too
             self._kept[place].left += granted - 1
             return
-        forget = self._watch.follow(session.id, lambda: self._forget(place))
-        self._kept[place] = _Kept(session, now + KEPT, granted - 1, granted, forget)
+        loop = asyncio.get_running_loop()
+        unfollow = self._watch.follow(session.id, lambda: self._forget(place))
+        # Else the watch would ask about each session that ever came, to its end.
+        over = loop.call_later(KEPT, self._forget, place)
+        self._kept[place] = _Kept(session, now + KEPT, granted - 1, granted, now, loop.time(), unfollow, over)
         while len(self._kept) > MOST:
             self._forget(next(iter(self._kept)))
 
     def _forget(self, place: bytes) -> None:
         kept = self._kept.pop(place, None)
         if kept is not None:
-            kept.forget()
+            kept.over.cancel()
+            kept.unfollow()
 
     async def _ask(self, path: str, **what: Any) -> dict[str, Any]:
         try:

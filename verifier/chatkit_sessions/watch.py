@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Collection, Coroutine, Iterable
 from typing import Any, Final
 
@@ -10,7 +11,7 @@ from chatkit_sessions.session import Refused
 log = logging.getLogger(__name__)
 
 EVERY: Final = 0.3
-"""Seconds between two questions."""
+"""Seconds between two questions, whether or not the first is answered yet: a cancel may come just after it was put."""
 PATIENCE: Final = 0.6
 """Seconds for an answer. Together they are less than the second that is promised."""
 UNCONFIRMED: Final = 5.0
@@ -39,9 +40,9 @@ class Watch:
         return lambda: self._unfollow(identity, on_end)
 
     @property
-    def silence(self) -> float:
-        """Seconds since the last question that was answered was put."""
-        return asyncio.get_running_loop().time() - self._confirmed
+    def confirmed(self) -> float:
+        """When the last question that was answered was put, by the loop's clock."""
+        return self._confirmed
 
     async def aclose(self) -> None:
         """Stop asking."""
@@ -57,11 +58,16 @@ class Watch:
                 del self._followers[identity]
 
     async def _run(self) -> None:
+        turns: deque[asyncio.Task[None]] = deque()
         try:
             while self._followers:
                 await asyncio.sleep(EVERY)
-                await self._turn()
+                turns.append(asyncio.create_task(self._turn()))
+                while turns and turns[0].done():
+                    turns.popleft().result()
         finally:
+            for turn in turns:
+                turn.cancel()
             # However it ends, nobody goes on unwatched.
             self._end(list(self._followers))
 
@@ -73,12 +79,16 @@ class Watch:
                 parts = [followed[at : at + AT_ONCE] for at in range(0, len(followed), AT_ONCE)]
                 gone = set().union(*await asyncio.gather(*(self._ended(part) for part in parts)))
         except (Refused, TimeoutError):
-            if self.silence < UNCONFIRMED:
+            silence = asyncio.get_running_loop().time() - self._confirmed
+            if silence < UNCONFIRMED:
                 return
-            log.warning("sessions can't be verified for %.0f s: whatever is streamed to them ends", self.silence)
+            log.warning("sessions can't be verified for %.0f s: whatever is streamed to them ends", silence)
             gone = set(followed)
+        except Exception:
+            self._end(list(self._followers))  # at once: `_run` learns of it later
+            raise
         else:
-            self._confirmed = asked
+            self._confirmed = max(self._confirmed, asked)
         self._end(gone)
 
     def _end(self, gone: Iterable[str]) -> None:
