@@ -268,3 +268,20 @@ async def test_nobody_asks_about_those_that_come_no_more(monkeypatch: pytest.Mon
     await asyncio.sleep(0.4)
     assert slow.asked_about == ["s0"]
     await verifier.aclose()
+
+
+async def test_a_burst_waits_for_its_turn(redis_socket: Path, authority: Authority) -> None:
+    made = await issue(authority, rate_limits={"max_requests_per_1_minute": 100_000})
+    verifier = RedisVerifier(f"unix://{redis_socket}", deadline=5)
+    assert await counted(verifier, made["client_secret"], 500) == 500
+    await verifier.aclose()
+
+
+@pytest.mark.parametrize("requests", ["1001", "0000001001", "0" * 5000 + "1", "-1", "1.0", "\u0661"])
+async def test_no_more_are_taken_at_once_than_is_said(mint_url: str, authority: Authority, requests: str) -> None:
+    made = await issue(authority, rate_limits={"max_requests_per_1_minute": 100_000})
+    async with httpx2.AsyncClient(base_url=mint_url, headers={"authorization": f"Bearer {KEY}"}) as client:
+        form = {"token": made["client_secret"], "requests": requests}
+        answer = await client.post("/v1/chatkit/sessions/verify", data=form)
+    assert answer.status_code == 400
+    assert answer.json()["field"] == "requests"

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.exceptions import RedisError
 
 from chatkit_sessions.record import lua, requests_key, session_id, session_key, uploads_key
@@ -16,6 +16,8 @@ from chatkit_sessions.session import NotActive, TooManyRequests, Unavailable, Up
 
 NOT_ACTIVE, ACTIVE, OVER = 0, 1, 2
 ACTIVE_STATUS: Final = "active"
+CONNECTIONS: Final = 50
+"""To Redis, where only its URL is given. Who finds all in use waits, within the deadline."""
 
 
 class RedisVerifier:
@@ -23,7 +25,7 @@ class RedisVerifier:
 
     def __init__(self, redis: "str | Redis", *, deadline: float = 1.0) -> None:
         self._own = isinstance(redis, str)
-        self._redis: Any = Redis.from_url(redis) if isinstance(redis, str) else redis
+        self._redis: Any = _connect(redis, deadline) if isinstance(redis, str) else redis
         self._deadline = deadline
         self._verify = self._redis.register_script(lua("verify"))
         self._upload = self._redis.register_script(lua("upload"))
@@ -84,6 +86,11 @@ class RedisVerifier:
                 yield
         except (RedisError, OSError, TimeoutError) as error:
             raise Unavailable from error
+
+
+def _connect(url: str, deadline: float) -> Redis:
+    # The usual pool raises where all of its connections are in use: a burst of requests would be refused.
+    return Redis.from_pool(BlockingConnectionPool.from_url(url, max_connections=CONNECTIONS, timeout=deadline))
 
 
 def _text(answer: bytes | str | None) -> str | None:
