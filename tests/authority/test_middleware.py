@@ -296,3 +296,62 @@ async def test_redis_that_stays_away_ends_streams_in_doubt(redis: Redis, authori
     assert 3.5 < late < 8
     assert b"has ended" in got
     await redis.client_unpause()
+
+
+async def test_a_server_of_one_tenant_is_no_others(by_redis: Verifier, authority: Authority) -> None:
+    ours, theirs = await issue(authority), await authority.create("globex", {"user": "ada", "workflow": {"id": "wf"}})
+    async with (
+        on_a_port(SessionMiddleware(ok, by_redis, tenants=["acme"]), "off") as url,
+        httpx2.AsyncClient() as client,
+    ):
+        assert (await client.get(url, headers=bearer(ours))).status_code == 200
+        refused, unknown = [await client.get(url, headers=each) for each in (bearer(theirs), {})]
+    assert (refused.status_code, refused.content) == (unknown.status_code, unknown.content) == (401, unknown.content)
+    with pytest.raises(TypeError):
+        SessionMiddleware(ok, by_redis, tenants="acme")
+
+
+async def test_headers_with_underscores_are_stripped_too(by_redis: Verifier, authority: Authority) -> None:
+    """WSGI and Django read `X_ChatKit_User` as `X-ChatKit-User`."""
+    forged = {"x_chatkit_user": "mallory", "X-ChatKit_Tenant": "globex", "X-Chat": "kept"}
+    seen: list[bytes] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.extend(name for name, _ in scope["headers"])
+        await ok(scope, receive, send)
+
+    async with on_a_port(SessionMiddleware(app, by_redis), "off") as url, httpx2.AsyncClient() as client:
+        assert (await client.get(url, headers={**bearer(await issue(authority)), **forged})).status_code == 200
+    assert b"x-chat" in seen
+    assert not [name for name in seen if b"chatkit" in name.lower()]
+
+
+@pytest.mark.parametrize("root", ["", "/api"])
+async def test_an_upload_path_is_one_where_the_app_is_mounted_too(
+    by_redis: Verifier, authority: Authority, root: str
+) -> None:
+    app = SessionMiddleware(ok, by_redis, upload_paths=["/upload"])
+    session = await issue(authority)
+    headers = [(b"authorization", bearer(session)["authorization"].encode())]
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "path": f"{root}/upload", "root_path": root, "headers": headers}
+    await app(scope, never, send)
+    assert sent[0]["status"] == 403
+
+
+async def test_what_nobody_guards_does_not_come_through(by_redis: Verifier) -> None:
+    with pytest.raises(ValueError):
+        await SessionMiddleware(ok, by_redis)({"type": "webtransport", "path": "/", "headers": []}, never, never)
+
+
+async def ok(_scope: Any, _receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body"})
+
+
+async def never(*_: Any) -> Any:
+    await asyncio.sleep(3600)

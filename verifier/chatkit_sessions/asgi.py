@@ -39,12 +39,24 @@ LAST_WORDS: Final = (
 
 
 class SessionMiddleware:
-    """See the module. Bodies sent to *upload_paths*, or below them, are bounded by what the session may upload."""
+    """See the module. Bodies sent to *upload_paths*, or below them, are bounded by what the session may upload.
+
+    Where *tenants* are given, the sessions of others are not active here: a server that is one tenant's needs it.
+    """
 
     def __init__(
-        self, app: App, verifier: Verifier, *, open_paths: Collection[str] = (), upload_paths: Collection[str] = ()
+        self,
+        app: App,
+        verifier: Verifier,
+        *,
+        open_paths: Collection[str] = (),
+        upload_paths: Collection[str] = (),
+        tenants: Collection[str] | None = None,
     ) -> None:
+        if isinstance(tenants, str):
+            raise TypeError("tenants is a collection of names")
         self._app = app
+        self._tenants = None if tenants is None else frozenset(tenants)
         self._verifier = verifier
         self._open = frozenset(open_paths)
         self._uploads = frozenset(upload_paths)
@@ -55,17 +67,21 @@ class SessionMiddleware:
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
             return
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        inner = {**scope, "headers": [each for each in scope["headers"] if not each[0].lower().startswith(OURS)]}
+        if scope["type"] != "http":
+            raise ValueError(f"nobody guards {scope['type']} connections")
+        inner = {**scope, "headers": [each for each in scope["headers"] if not _is_ours(each[0])]}
         if scope["path"] in self._open:
             await self._app(inner, receive, send)
             return
         gate = _Gate(send)
         try:
             session = await self._session(scope["headers"])
-            if self._uploads_to(scope["path"]):
+            if self._tenants is not None and session.tenant not in self._tenants:
+                raise NotActive
+            if self._uploads_to(scope):
                 receive = _bounded(scope["headers"], receive, session, gate)
         except Refused as refused:
             await gate.refuse(refused)
@@ -74,9 +90,13 @@ class SessionMiddleware:
         inner["state"] = {**scope.get("state", {}), STATE: session}
         await self._answer(inner, receive, gate, session)
 
-    def _uploads_to(self, path: str) -> bool:
-        """Whether it is an upload path, or below one: more than was meant is bounded, never less."""
-        return any(path == each or path.startswith(f"{each}/") for each in self._uploads)
+    def _uploads_to(self, scope: Scope) -> bool:
+        """Whether it is an upload path, or below one, with or without what the app is mounted at.
+
+        More than was meant is bounded, never less.
+        """
+        paths = (scope["path"], scope["path"].removeprefix(scope.get("root_path", "")))
+        return any(path == each or path.startswith(f"{each}/") for each in self._uploads for path in paths)
 
     async def _session(self, headers: Headers) -> VerifiedSession:
         return await self._verifier.verify(secret_of(headers))
@@ -148,6 +168,11 @@ class _Gate:
         else:
             self._started = self._finished = True
             await _refuse(self._send, refused)
+
+
+def _is_ours(name: bytes) -> bool:
+    # To many frameworks `X_ChatKit_User` is the same header.
+    return name.lower().replace(b"_", b"-").startswith(OURS)
 
 
 def secret_of(headers: Headers) -> str:

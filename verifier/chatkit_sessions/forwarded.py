@@ -59,8 +59,9 @@ class ForwardedMiddleware(SessionMiddleware):
         grants: Mapping[str, Any] = NOTHING,
         open_paths: Collection[str] = (),
         upload_paths: Collection[str] = (),
+        tenants: Collection[str] | None = None,
     ) -> None:
-        super().__init__(app, verifier, open_paths=open_paths, upload_paths=upload_paths)
+        super().__init__(app, verifier, open_paths=open_paths, upload_paths=upload_paths, tenants=tenants)
         self._grants = grants
 
     async def _session(self, headers: Headers) -> VerifiedSession:
