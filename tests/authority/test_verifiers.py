@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from authority.parts import KEY, issue, on_a_port
 from chatkit_sessions import http
 from chatkit_sessions.http import HTTPVerifier
+from chatkit_sessions.record import lua
 from chatkit_sessions.redis import RedisVerifier
 from chatkit_sessions.session import NotActive, Refused, TooManyRequests, Unavailable, UploadRefused
 from chatkit_sessions.verifier import Verifier
@@ -60,7 +61,7 @@ async def test_no_more_than_the_limit_over_several_servers(redis: Redis, mint_ur
         with pytest.raises(TooManyRequests) as refused:
             await servers[0].verify(made["client_secret"])
         assert refused.value.retry_after
-        assert 50 <= refused.value.retry_after <= 60
+        assert 50 <= refused.value.retry_after <= 60 + http.KEPT
         for server in servers:
             await server.aclose()
 
@@ -285,3 +286,29 @@ async def test_no_more_are_taken_at_once_than_is_said(mint_url: str, authority: 
         answer = await client.post("/v1/chatkit/sessions/verify", data=form)
     assert answer.status_code == 400
     assert answer.json()["field"] == "requests"
+
+
+async def test_what_is_taken_ahead_breaks_no_limit_of_any_minute(redis: Redis, authority: Authority) -> None:
+    """Servers take requests ahead, and use them as late as they may: just before a minute's beginning is forgotten."""
+    limit, now, came = 100, 1_000_000.0, list[float]()
+    made = await issue(authority, rate_limits={"max_requests_per_1_minute": limit})
+    verifier = RedisVerifier(redis)
+    timed = lua("verify").replace("redis.call('TIME')", "redis.call('HMGET', 'clock', 's', 'us')")
+    assert timed != lua("verify")
+    verifier._verify = redis.register_script(timed)
+
+    async def at(moment: float, wanted: int) -> int:
+        await redis.hset("clock", mapping={"s": int(moment), "us": round(moment % 1 * 1_000_000)})
+        try:
+            return (await verifier.take(made["id"], wanted))[1]
+        except TooManyRequests:
+            return 0
+
+    for _ in range(5):
+        granted = await at(now, limit // http.AHEAD)
+        came += [now, *[now + http.KEPT] * (granted - 1)]
+    for half in range(4, 250):
+        while await at(now + half / 2, 1):
+            came.append(now + half / 2)
+    assert len(came) >= 1.5 * limit, "and nobody is kept out for long"
+    assert max(sum(start <= each < start + 60 for each in came) for start in came) <= limit

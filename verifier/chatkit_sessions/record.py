@@ -5,8 +5,8 @@ records, or the id from a log, can't find the secret, which is 256 random bits.
 
 `cm:authority:session:{<id>}` is a Redis hash: `tenant`, `status`, `expires_at` (Unix seconds), `limit` (requests a
 minute), `uploads` (at most; 0: none), `size` (bytes of one), `session` (the `chatkit.session` object as JSON).
-`cm:authority:requests:{<id>}` lists when its requests of the last minute came, `cm:authority:uploads:{<id>}` counts its
-files.
+`cm:authority:requests:{<id>}` lists when its requests of the last minute came, or (taken ahead) may come at the
+latest. `cm:authority:uploads:{<id>}` counts its files.
 """
 
 import hashlib

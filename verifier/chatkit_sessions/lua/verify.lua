@@ -2,6 +2,7 @@
 -- KEYS: the session, its requests. ARGV: how many requests are asked for (0 looks and counts nothing); then the tenants
 -- of one of which it must be, or nothing more.
 -- Gives {0}: not live. {1, granted, tenant, session}. {2, milliseconds to wait}: over the limit.
+local KEPT = 5000  -- ms: `KEPT` of http.py
 local found = redis.call('HMGET', KEYS[1], 'status', 'expires_at', 'limit', 'tenant', 'session')
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -20,6 +21,8 @@ end
 local room = most - redis.call('LLEN', KEYS[2])
 if room < 1 then return {2, oldest + 60000 - now} end
 local granted = math.min(wanted, room)
-for _ = 1, granted do redis.call('LPUSH', KEYS[2], now) end
-redis.call('PEXPIRE', KEYS[2], 60000)
+-- One comes now. What is taken ahead may come as long as it is kept, so its minute begins then.
+redis.call('LPUSH', KEYS[2], now)
+for _ = 2, granted do redis.call('LPUSH', KEYS[2], now + KEPT) end
+redis.call('PEXPIRE', KEYS[2], 60000 + KEPT)
 return {1, granted, found[4], found[5]}
