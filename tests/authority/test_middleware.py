@@ -103,7 +103,7 @@ async def test_over_the_limit(server: httpx2.AsyncClient, authority: Authority) 
     answers = [await server.get("/chatkit", headers=bearer(session)) for _ in range(11)]
     assert [answer.status_code for answer in answers] == [200] * 10 + [429]
     assert 50 <= int(answers[-1].headers["retry-after"]) <= 60
-    assert answers[-1].json()["code"] == "rate_limited"
+    assert answers[-1].json()["code"] == "session_rate_limited"
 
 
 async def test_no_websocket_comes_through(by_redis: Verifier) -> None:

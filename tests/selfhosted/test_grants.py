@@ -21,7 +21,7 @@ async def test_the_eleventh_request_in_a_minute_is_one_too_many(someone: Someone
     alice, bob = await someone("acme", "alice", "ten"), await someone("acme", "bob", "ten")
     answers = [await alice.send("threads.list") for _ in range(11)]
     assert [answer.status_code for answer in answers] == [200] * 10 + [429]
-    assert answers[-1].json()["code"] == "rate_limited"
+    assert answers[-1].json()["code"] == "session_rate_limited"
     assert 50 <= int(answers[-1].headers["retry-after"]) <= 60
     assert await bob.threads() == []
 

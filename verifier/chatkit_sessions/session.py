@@ -99,7 +99,7 @@ class TooManyRequests(Refused):
     """The session's `max_requests_per_1_minute` are used up."""
 
     status = 429
-    code = "rate_limited"
+    code = "session_rate_limited"
     message = "Too many requests for this session. Wait, and try again."
 
 
