@@ -148,6 +148,11 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
     if operation.credential is Credential.USER:
         described = "Chooses the tenant, where the caller fits several."
         parameters.append({"name": TENANT_HEADER, "in": "header", "description": described, "schema": _TEXT})
+    if operation.credential is Credential.SECRET:
+        described = (
+            "Whose sessions are let through: tenants, separated by commas. Set it at the proxy; without, everybody's."
+        )
+        parameters.append({"name": TENANT_HEADER, "in": "header", "description": described, "schema": _TEXT})
     if operation.cached:
         described = "The ETag of the copy at hand."
         parameters.append({"name": "If-None-Match", "in": "header", "description": described, "schema": _TEXT})

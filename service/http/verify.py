@@ -31,6 +31,7 @@ from service.errors import (
 from service.http.answers import FORM, json_answer, only_field, read_body, read_form
 from service.http.operation import BY_BODY, Credential, Operation, Refusals
 from service.http.shapes import CLOSED, Count, SessionWithoutSecret, UnixSeconds
+from service.identity.authenticate import TENANT_HEADER
 
 RIGHT: Final = "verify"
 DIGITS: Final = len(str(MOST_REQUESTS))
@@ -219,7 +220,8 @@ class VerifyApi:
     async def authorize(self, request: Request) -> Response:
         """Tell a proxy whether to let a request through, and who is asking."""
         try:
-            session = await self.verifier.verify(secret_of(request.headers.raw))
+            secret = secret_of(request.headers.raw)
+            session, _ = await self.verifier.take(session_id(secret), 1, tenants=_wanted(request))
         except Refused as refused:
             raise _refusal(refused) from refused
         return Response(b"", 200, {"cache-control": "no-store", **headers_of(session)})
@@ -227,6 +229,12 @@ class VerifyApi:
     async def authorize_path(self, request: Request) -> Response:
         """Do as `authorize` does: Envoy appends the path that it asks about."""
         return await self.authorize(request)
+
+
+def _wanted(request: Request) -> list[str] | None:
+    """Return whose sessions the proxy lets through; None: everybody's. Who forges the header is let through less."""
+    named = [name.strip() for line in request.headers.getlist(TENANT_HEADER) for name in line.split(",")]
+    return named or None
 
 
 def _refusal(refused: Refused) -> Exception:

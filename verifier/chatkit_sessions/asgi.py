@@ -24,6 +24,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 STATE: Final = "chatkit_session"
 OURS: Final = b"x-chatkit-"
 """Headers by which a proxy tells who is asking. Nobody else may."""
+LONGEST: Final = 1024
+"""Characters of a secret: no issuer's is nearly as long."""
 ENVELOPE: Final = 64 * 1024
 """Bytes that a form may have around a file."""
 LET_GO: Final = 1.0
@@ -179,7 +181,7 @@ def secret_of(headers: Headers) -> str:
     """Return the bearer credential; an empty text, which is nobody's, where there isn't exactly one."""
     given = [value for name, value in headers if name.lower() == b"authorization"]
     scheme, _, secret = given[0].decode("latin-1").partition(" ") if len(given) == 1 else ("", "", "")
-    return secret.strip() if scheme.lower() == "bearer" else ""
+    return secret.strip() if scheme.lower() == "bearer" and len(secret) <= LONGEST else ""
 
 
 def _bounded(headers: Headers, receive: Receive, session: VerifiedSession, gate: _Gate) -> Receive:

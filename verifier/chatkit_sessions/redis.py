@@ -35,14 +35,19 @@ class RedisVerifier:
         session, _ = await self.take(session_id(secret), 1)
         return session
 
-    async def take(self, identity: str, wanted: int, *, tenants: Collection[str] = ()) -> tuple[VerifiedSession, int]:
+    async def take(
+        self, identity: str, wanted: int, *, tenants: Collection[str] | None = None
+    ) -> tuple[VerifiedSession, int]:
         """Count up to *wanted* requests of a session at once; return it and how many were granted.
 
         With 0 it is looked at only. Where *tenants* are given, others' sessions are not active. Raises as `verify`
         does.
         """
+        if tenants is not None and not tenants:
+            raise NotActive
+        args: list[str | int] = [wanted, *(tenants or ())]
         async with self._answering():
-            told = await self._verify(keys=[session_key(identity), requests_key(identity)], args=[wanted, *tenants])
+            told = await self._verify(keys=[session_key(identity), requests_key(identity)], args=args)
         if told[0] == OVER:
             raise TooManyRequests(retry_after=max(1, math.ceil(told[1] / 1000)))
         if told[0] != ACTIVE:
@@ -60,7 +65,7 @@ class RedisVerifier:
         async with self._answering():
             return bool(await self._upload(keys=keys, args=[size, *tenants]))
 
-    async def ended(self, ids: Collection[str], *, tenants: Collection[str] = ()) -> set[str]:
+    async def ended(self, ids: Collection[str], *, tenants: Collection[str] | None = None) -> set[str]:
         """See `Verifier.ended`; where *tenants* are given, others' sessions are not live either."""
         asked = list(ids)
         async with self._answering(), self._redis.pipeline(transaction=False) as pipe:
@@ -71,7 +76,7 @@ class RedisVerifier:
         return {
             identity
             for identity, (status, expires_at, owner) in zip(asked, found, strict=True)
-            if _text(status) != ACTIVE_STATUS or now >= int(expires_at) or (tenants and _text(owner) not in tenants)
+            if _text(status) != ACTIVE_STATUS or now >= int(expires_at) or not _is_of(_text(owner), tenants)
         }
 
     async def aclose(self) -> None:
@@ -91,6 +96,10 @@ class RedisVerifier:
 def _connect(url: str, deadline: float) -> Redis:
     # The usual pool raises where all of its connections are in use: a burst of requests would be refused.
     return Redis.from_pool(BlockingConnectionPool.from_url(url, max_connections=CONNECTIONS, timeout=deadline))
+
+
+def _is_of(owner: str | None, tenants: Collection[str] | None) -> bool:
+    return tenants is None or owner in tenants
 
 
 def _text(answer: bytes | str | None) -> str | None:

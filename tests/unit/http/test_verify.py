@@ -152,6 +152,14 @@ async def test_each_asks_about_its_own_tenants_sessions_alone(app: Starlette, re
         assert answer.json() == {"granted": granted}
 
 
+async def test_a_proxy_says_whose_sessions_it_lets_through(app: Starlette, redis: Redis) -> None:
+    secret = (await issue(redis, "globex"))["client_secret"]
+    for named, status in (("globex", 200), ("acme, globex", 200), ("acme", 401), ("", 401), (",", 401), ("glob", 401)):
+        answer = await Browser(app, origin=None, token=secret, tenant=named).ask("GET", "/v1/authorize")
+        assert answer.status_code == status, named
+    assert (await authorize(app, secret)).status_code == 200
+
+
 async def test_a_foreign_question_counts_nothing(app: Starlette, redis: Redis) -> None:
     session = await issue(redis, rate_limits={"max_requests_per_1_minute": 2})
     for _ in range(5):
