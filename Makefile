@@ -25,7 +25,7 @@ run: setup ## start everything on this machine: service, identity provider, auth
 	@$(BIN)/chatkit-mint dev $(ARGS)
 
 chat: setup ## start the example ChatKit server of docs/examples/self-hosted, beside `make run`
-	@CHAT_DIR=$${CHAT_DIR:-var/chat} CHAT_REDIS_URL=$${CHAT_REDIS_URL:-unix://$(CURDIR)/var/dev/redis/redis.sock} \
+	@exec env CHAT_DIR=$${CHAT_DIR:-var/chat} CHAT_REDIS_URL=$${CHAT_REDIS_URL:-unix://$(CURDIR)/var/dev/redis/redis.sock} \
 	  $(BIN)/python docs/examples/self-hosted/server.py
 
 test: setup ## run the tests (under five minutes on two cores)
