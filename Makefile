@@ -29,7 +29,7 @@ chat: setup ## start the example ChatKit server of docs/examples/self-hosted, be
 	  $(BIN)/python docs/examples/self-hosted/server.py
 
 test: setup ## run the tests (under five minutes on two cores)
-	@$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+	@$(BIN)/pytest -n 3 --dist loadfile $(ARGS)
 
 check: setup ## formatter, linter, types, import rules, and that the packages installed go together
 	@$(BIN)/ruff format --check .
