@@ -3,9 +3,10 @@
 Only sessions of our own authority can be verified; OpenAI's are verified there.
 """
 
+import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, NotRequired
 
 from pydantic import Field, TypeAdapter, with_config
 from starlette.requests import Request
@@ -34,7 +35,8 @@ from service.http.shapes import CLOSED, Count, SessionWithoutSecret, UnixSeconds
 from service.identity.authenticate import TENANT_HEADER
 
 RIGHT: Final = "verify"
-DIGITS: Final = len(str(MOST_REQUESTS))
+NUMBER: Final = f"[0-9]{{1,3}}|{MOST_REQUESTS}"
+"""A number of requests. It has its length in it: int() raises at thousands of digits."""
 VERIFY: Final = "/v1/chatkit/sessions/verify"
 ENDED: Final = "/v1/chatkit/sessions/ended"
 UPLOADS: Final = "/v1/chatkit/sessions/{session_id}/uploads"
@@ -94,11 +96,11 @@ class LiveSession(TypedDict):
     session: SessionWithoutSecret
 
 
-class TokenForm(TypedDict, total=False):
+class TokenForm(TypedDict):
     """RFC 7662 §2.1. `requests` count against the session's limit: 1, or as many as are taken ahead; 0 looks only."""
 
-    token: str
-    requests: str
+    token: Annotated[str, Field(min_length=1)]
+    requests: NotRequired[Annotated[str, Field(pattern=f"^({NUMBER})$")]]
 
 
 ENDED_QUESTION: Final[TypeAdapter[EndedQuestion]] = TypeAdapter(EndedQuestion)
@@ -186,8 +188,7 @@ class VerifyApi:
         form = await read_form(request)
         secret = only_field(form, "token")
         wanted = only_field(form, "requests", default="1")
-        # Its length first: int() raises at thousands of digits, zeros among them.
-        if len(wanted) > DIGITS or not wanted.isdecimal() or not wanted.isascii() or int(wanted) > MOST_REQUESTS:
+        if not re.fullmatch(NUMBER, wanted):
             raise InvalidRequest(detail=f"requests is a number up to {MOST_REQUESTS}", field="requests")
         try:
             session, counted = await self.verifier.take(session_id(secret), int(wanted), tenants=tenants)
