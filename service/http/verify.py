@@ -24,6 +24,7 @@ from service.errors import (
     InvalidRequest,
     InvalidToken,
     MissingCredentials,
+    NotFound,
     PolicyDenied,
     SessionNotActive,
     SessionRateLimited,
@@ -153,12 +154,13 @@ OPERATIONS: Final = (
             f"{name}{method.title()}",
             "Forward authentication for proxies: 200 with who it is in `X-ChatKit-…` headers, or a refusal.",
             Credential.SECRET,
-            (SessionNotActive, SessionRateLimited, StoreUnavailable),
+            (SessionNotActive, SessionRateLimited, StoreUnavailable, *more),
             answers=None,
         )
-        for path, name, methods in (
-            (AUTHORIZE, "authorize", ("GET",)),
-            (f"{AUTHORIZE}/{{path:path}}", "authorizePath", METHODS),
+        for path, name, methods, more in (
+            (AUTHORIZE, "authorize", ("GET",), ()),
+            # No route has a line break in it: such a path is asked about in vain.
+            (f"{AUTHORIZE}/{{path:path}}", "authorizePath", METHODS, (NotFound,)),
         )
         for method in methods
     ),
