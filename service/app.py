@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from math import ceil
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx2
@@ -19,6 +18,7 @@ from starlette.routing import Route
 from starlette.types import Lifespan
 
 from chatkit_sessions.redis import RedisVerifier
+from service.configured import audit_sink_of, defaults_of, patience_of, redis_of, spans_of
 from service.gauges import Gauges
 from service.http.admin import AdminApi
 from service.http.assets import asset_routes
@@ -32,7 +32,6 @@ from service.http.public import PublicApi
 from service.http.servers import ServersApi
 from service.http.verify import RIGHT, VerifyApi
 from service.identity.authenticate import Authenticator, bearer_token
-from service.identity.jwk import jwks_problem
 from service.identity.keys import KeyCache
 from service.identity.logout_tokens import LogoutTokens
 from service.identity.service_keys import tenants_of_key
@@ -41,7 +40,6 @@ from service.observe.audit import Audit
 from service.observe.logs import output, where
 from service.observe.metrics import Metrics
 from service.observe.sink import Sink
-from service.policy.outside import Defaults
 from service.reload import PolicyStore
 from service.sessions.backchannel import BackChannelLogout
 from service.sessions.cancel import Canceller
@@ -51,7 +49,7 @@ from service.sessions.mint import Mint
 from service.sessions.revoke import Revoke
 from service.sessions.sweep import Sweeper
 from service.settings import Settings
-from service.store.connect import RedisGuard, connect
+from service.store.connect import RedisGuard
 from service.store.eviction import warn_of_eviction
 from service.store.limits import SharedLimits
 from service.store.logins import LoginStore
@@ -62,7 +60,6 @@ from service.store.tenants import TenantStore
 from service.transport import make_transport
 from service.upstream.authority.issuer import AuthoritySessions
 from service.upstream.authority.sessions import Authority
-from service.upstream.call import Patience
 from service.upstream.issuer import SessionIssuer  # noqa: TC001  (the composition root names what it composes)
 from service.upstream.openai import OpenAISessions
 
@@ -119,14 +116,14 @@ def create_app(
     tenant files are wrong.
     """
     metrics = metrics or Metrics(tenants=settings.metrics_tenants)
-    spans = spans or _spans(settings)
-    sink = _audit_sink(settings, metrics)
+    spans = spans or spans_of(settings)
+    sink = audit_sink_of(settings, metrics)
     audit = Audit(sink, clock=clock)
     policies = PolicyStore(
         settings.config_dir, defaults_of(settings, environ or {}, pages), metrics, audit, clock=clock
     )
     control = Control(asyncio.Event(), sink)
-    redis = redis or _connect(settings)
+    redis = redis or redis_of(settings)
     transport = transport or make_transport()
     openai = OpenAISessions(transport, metrics, patience_of(settings), clock=clock, spans=spans)
     issuers: dict[str, SessionIssuer] = {
@@ -240,63 +237,6 @@ def _verify(redis: Redis, policies: PolicyStore, settings: Settings) -> VerifyAp
         return tenants_of_key(presented, policies.current.service_keys, RIGHT)
 
     return VerifyApi(RedisVerifier(redis, deadline=settings.redis_timeout), tenants_of)
-
-
-def _audit_sink(settings: Settings, metrics: Metrics) -> Sink:
-    """Return where the audit stream goes; both streams' lost lines are counted."""
-    output().on_drop = lambda lines: metrics.lost.put(("log", lines))
-    if settings.audit_file is None:
-        return output()
-    try:
-        sink = Sink(settings.audit_file, stream="audit")
-    except OSError as error:
-        raise OSError(f"CHATKIT_MINT_AUDIT_FILE: can't write to {settings.audit_file}: {error.strerror}") from None
-    sink.on_trouble = lambda error: log.error("audit_file_trouble", error=error)
-    sink.on_drop = lambda lines: metrics.lost.put(("audit", lines))
-    return sink
-
-
-def _spans(settings: Settings) -> "Spans | None":
-    if not settings.traces:
-        return None
-    try:
-        from service.observe.spans import make_spans  # noqa: PLC0415  (an optional extra)
-    except ImportError:
-        told = "CHATKIT_MINT_TRACES: needs OpenTelemetry, which is not installed: pip install 'chatkit-mint[otel]'"
-        raise RuntimeError(told) from None
-    return make_spans()
-
-
-def defaults_of(settings: Settings, environ: Mapping[str, str], pages: Collection[str] = ()) -> Defaults:
-    """Return what tenant files may refer to, and the origins that they let in anyway."""
-    key_file = environ.get("OPENAI_API_KEY_FILE")
-    return Defaults(
-        environ,
-        settings.openai_api_key,
-        settings.openai_base_url,
-        jwks_problem,
-        visitor_keys=settings.visitor_keys is not None,
-        pages=frozenset(pages),
-        openai_api_key_file=Path(key_file) if key_file else None,
-    )
-
-
-def patience_of(settings: Settings) -> Patience:
-    """Return how long upstream is waited for."""
-    return Patience(
-        call=settings.upstream_timeout,
-        connect=settings.upstream_connect_timeout,
-        read=settings.upstream_read_timeout,
-        pool=settings.upstream_pool_timeout,
-        deadline=settings.upstream_deadline,
-    )
-
-
-def _connect(settings: Settings) -> Redis:
-    if settings.redis_url is None:
-        raise ValueError("create_app needs a redis_url, or a redis")
-    url = settings.redis_url.get_secret_value()
-    return connect(url, timeout=settings.redis_timeout, connections=settings.redis_connections)
 
 
 def _starlette(

@@ -11,7 +11,7 @@ import typer
 import uvloop
 
 from service import __version__
-from service.app import defaults_of
+from service.configured import defaults_of
 from service.observe.logs import configure_logs
 from service.policy.load import PolicyError, load_policies
 from service.policy.outside import Defaults

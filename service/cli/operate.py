@@ -10,9 +10,9 @@ import orjson
 import typer
 import uvloop
 
-from service.app import defaults_of
 from service.cli import remote
 from service.cli.base import app, fail, settings_of
+from service.configured import defaults_of
 from service.doctor.examine import examine
 from service.doctor.findings import Verdict
 from service.policy.load import PolicyError, load_policies

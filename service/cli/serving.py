@@ -14,8 +14,9 @@ import typer
 from pydantic import SecretStr
 from starlette.applications import Starlette
 
-from service.app import create_app, defaults_of
+from service.app import create_app
 from service.cli.base import fail, run_until_stopped
+from service.configured import defaults_of
 from service.observe.family import join, make_place
 from service.observe.logs import output
 from service.observe.metrics import Metrics

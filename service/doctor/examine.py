@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from typing import Final
 
-from service.app import patience_of
+from service.configured import patience_of, redis_of
 from service.doctor.findings import Finding, ok, wrong
 from service.doctor.redis import examine_private, examine_redis
 from service.doctor.upstream import examine_upstream
@@ -12,7 +12,7 @@ from service.identity.keys import KeyCache, describe
 from service.observe.metrics import Metrics
 from service.policy.tenant import Policies, Tenant
 from service.settings import Settings
-from service.store.connect import RedisGuard, connect
+from service.store.connect import RedisGuard
 from service.transport import make_transport
 from service.upstream.authority.issuer import AuthoritySessions
 from service.upstream.authority.sessions import Authority
@@ -34,8 +34,7 @@ async def examine(settings: Settings, policies: Policies, *, only: str | None, m
             for finding in examine_private():
                 yield finding
         else:
-            url = settings.redis_url.get_secret_value()
-            redis = connect(url, timeout=settings.redis_timeout, connections=settings.redis_connections)
+            redis = redis_of(settings)
             for finding in await examine_redis(redis, RedisGuard(metrics, deadline=settings.redis_timeout)):
                 yield finding
             issuers["authority"] = AuthoritySessions(Authority(redis), metrics)

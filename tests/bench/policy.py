@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from service.app import defaults_of
+from service.configured import defaults_of
 from service.policy.decide import decide
 from service.policy.load import load_policies
 from service.policy.tenant import Policies

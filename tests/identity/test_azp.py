@@ -8,7 +8,8 @@ import httpx2
 import pytest
 from redis.asyncio import Redis
 
-from service.app import create_app, defaults_of
+from service.app import create_app
+from service.configured import defaults_of
 from service.policy.explain import explain
 from service.policy.load import PolicyError, load_policies
 from service.settings import Settings

@@ -12,7 +12,8 @@ import yaml
 from redis.asyncio import Redis
 from starlette.applications import Starlette
 
-from service.app import create_app, defaults_of
+from service.app import create_app
+from service.configured import defaults_of
 from service.identity.keys import KeyCache
 from service.observe.audit import Audit
 from service.observe.logs import output

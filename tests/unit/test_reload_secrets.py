@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from service.app import defaults_of
+from service.configured import defaults_of
 from service.identity.keys import KeyCache
 from service.observe.audit import Audit
 from service.observe.logs import output
