@@ -5,7 +5,7 @@ itself only for those of the tenant that it turned out to be. Errors carry the h
 why it was refused. An origin that nobody listed gets none of them.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -38,20 +38,21 @@ class Cors:
     def around(self, app: ASGIApp) -> ASGIApp:
         """Return the app with preflights answered before it."""
 
-        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-            if scope["type"] != "http" or scope["method"] != "OPTIONS" or not _is_preflight(scope):
-                await app(scope, receive, send)
-                return
-            origin = _origin(scope)
-            if origin is None or not self._allowed(origin, None):
-                # No header, no call: that is all that a browser goes by. The log says whose page it was.
-                _note(origin or b"", NOBODYS)
-                await send({"type": "http.response.start", "status": 204, "headers": [*_VARIES]})
-            else:
-                await send({"type": "http.response.start", "status": 204, "headers": [*_PREFLIGHT, *_VARIES]})
-            await send({"type": "http.response.body", "body": b""})
+        def answer(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+            preflight = scope["type"] == "http" and scope["method"] == "OPTIONS" and _is_preflight(scope)
+            return self._preflight(scope, send) if preflight else app(scope, receive, send)
 
         return answer
+
+    async def _preflight(self, scope: Scope, send: Send) -> None:
+        origin = _origin(scope)
+        if origin is None or not self._allowed(origin, None):
+            # No header, no call: that is all that a browser goes by. The log says whose page it was.
+            _note(origin or b"", NOBODYS)
+            await send({"type": "http.response.start", "status": 204, "headers": [*_VARIES]})
+        else:
+            await send({"type": "http.response.start", "status": 204, "headers": [*_PREFLIGHT, *_VARIES]})
+        await send({"type": "http.response.body", "body": b""})
 
     def headers(self, scope: Scope, tenant: str | None) -> Headers:
         """Return what an answer carries for the page that asked; *tenant* is whose it is, None where nobody knows."""

@@ -87,10 +87,11 @@ def _decode(segment: str, what: str) -> bytes:
 
 def _object(raw: bytes, what: str) -> dict[str, Any]:
     try:
-        # The first refuses NaN, lone surrogates, bad UTF-8 and deep nesting; only the second sees duplicate keys.
-        orjson.loads(raw)
-        value = _PLAIN.decode(raw.decode())
-    except (ValueError, RecursionError):  # both libraries' errors are ValueErrors
+        # This one refuses NaN, lone surrogates, bad UTF-8 and deep nesting, and doesn't see duplicate keys.
+        value = orjson.loads(raw)
+        if orjson.dumps(value) != raw:  # written otherwise than most do, or a key is lost
+            value = _PLAIN.decode(raw.decode())
+    except (ValueError, TypeError, RecursionError):  # a TypeError: it can be read, but is too deep to be written
         raise InvalidToken(f"{what} is not a JSON object of the plain kind") from None
     if not isinstance(value, dict):
         raise InvalidToken(f"{what} is not a JSON object")

@@ -6,8 +6,7 @@ is in any. Where a tenant asks for pseudonyms its users and their logins are tol
 
 import hashlib
 import hmac
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -39,19 +38,33 @@ class Audit:
         line |= {name: fact for name, fact in facts.items() if fact is not None}
         self._sink.write(to_line(line) + b"\n")
 
-    @contextmanager
-    def denials(self, action: str, client: Address | None, **facts: Any) -> Iterator[dict[str, Any]]:
+    def denials(self, action: str, client: Address | None, **facts: Any) -> "Denials":
         """Tell of an *action* that is refused in here, with what is in the dictionary by then.
 
         Where nobody is known who asks, the *client*'s address is all there is: set it to None once somebody is.
         """
-        known = {"client": client.host if client else None, **facts}
-        try:
-            yield known
-        except Refusal as refusal:
-            told = {"tenant": None, **known, "action": action, "code": refusal.code, "reason": refusal.reason}
-            self.tell("denial", **told)
-            raise
+        return Denials(self, action, {"client": client.host if client else None, **facts})
+
+
+class Denials:
+    """A context that tells the audit stream of a refusal. Half as dear as a generator's, and every request has one."""
+
+    __slots__ = ("_action", "_audit", "_known")
+
+    def __init__(self, audit: Audit, action: str, known: dict[str, Any]) -> None:
+        self._audit = audit
+        self._action = action
+        self._known = known
+
+    def __enter__(self) -> dict[str, Any]:
+        """Return what is known so far, to be added to."""
+        return self._known
+
+    def __exit__(self, _kind: object, refusal: object, _traceback: object) -> None:
+        """Tell of a refusal, which goes on its way."""
+        if isinstance(refusal, Refusal):
+            told = {"tenant": None, **self._known, "action": self._action}
+            self._audit.tell("denial", **told, code=refusal.code, reason=refusal.reason)
 
 
 def named(tenant: str, key: SecretStr | None, *, subject: str | None, login: str | None = None) -> dict[str, Any]:

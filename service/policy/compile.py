@@ -24,7 +24,7 @@ from service.policy.model import (
 )
 from service.policy.outside import Defaults, Outside
 from service.policy.source import Mistake, Route
-from service.policy.tenant import Body, Bound, Pages, Rollout, Rule, Tenant, Variant, VisitorPolicy
+from service.policy.tenant import Body, Bound, Pages, Rollout, Rule, Rules, Tenant, Variant, VisitorPolicy
 from service.principal import ServiceKey, TokenCookie, Visitors
 from service.session import Account, Limits, Window
 
@@ -172,7 +172,7 @@ class Compiling:
         who = Visitors(self.file.tenant, origins, entry.max_age_days * SECONDS_IN["day"])
         return VisitorPolicy(who, policy, tuple(_window(rate) for rate in entry.quota.address_mints))
 
-    def rules(self, entries: Sequence[RuleEntry], route: Route) -> tuple[Rule, ...]:
+    def rules(self, entries: Sequence[RuleEntry], route: Route) -> Rules:
         """Compile the rules, in order."""
         rules = []
         for index, entry in enumerate(entries):
@@ -184,7 +184,7 @@ class Compiling:
             )
             if when:
                 rules.append(Rule(entry.name, when, session, entry.deny))
-        return tuple(rules)
+        return Rules(rules)
 
     def rollouts(
         self, entries: Sequence[RolloutEntry], route: Route, account: Callable[[UpstreamEntry, Route], Account]

@@ -94,8 +94,7 @@ def _map_user(tenant: Tenant, principal: Principal, activation: Any) -> str:
 
 
 def _apply_rules(tenant: Tenant, activation: Any, fields: dict[Path, Any], trace: Trace | None) -> None:
-    for rule in tenant.rules:
-        holds = rule.when.evaluate(activation)
+    for rule, holds in tenant.rules.judged(activation):
         if trace:
             trace.steps.append((f"rule {rule.name!r}", "holds" if holds else "does not hold"))
         if not holds:

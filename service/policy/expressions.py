@@ -4,7 +4,7 @@ CEL's answer to an error is a value of type ERROR, which looks like text: every 
 `Expression.evaluate`, which raises instead.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -131,6 +131,33 @@ class Expression:
         if kind not in self._kinds:
             raise ExpressionError(f"`{self.source}` gives {kind.lower()} for these claims")
         return value
+
+
+class Conditions:
+    """Expressions of type bool that are mostly wanted together: one call of CEL costs what two or three do."""
+
+    __slots__ = ("_each", "_together")
+
+    def __init__(self, each: Sequence[Expression]) -> None:
+        self._each = each
+        try:
+            # Each in its own parentheses and lines: one may end in a comment.
+            listed = ",\n".join(f"({expression.source}\n)" for expression in each)
+            self._together = _compile(f"[{listed}]", who=False) if len(each) > 1 else None
+        except RuntimeError:  # more than CEL takes in one expression
+            self._together = None
+
+    def truths(self, activation: Any) -> Iterable[bool]:
+        """Return what each one is, in order; at one that has no truth value, taking it raises `ExpressionError`."""
+        if self._together is not None:
+            try:
+                values = self._together.eval(activation).plain_value()
+            except (RuntimeError, ValueError, TypeError, OverflowError):
+                values = None
+            # Where one is an error, all of them are, and where one is no bool, CEL doesn't mind.
+            if type(values) is list and {*map(type, values)} == {bool}:
+                return values
+        return (expression.evaluate(activation) for expression in self._each)
 
 
 def _first_line(message: str) -> str:

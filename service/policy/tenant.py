@@ -2,14 +2,14 @@
 
 import hashlib
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from pydantic import SecretStr
 
 from service.contract import Flat, Path
-from service.policy.expressions import Computed, Expression
+from service.policy.expressions import Computed, Conditions, Expression
 from service.principal import KeySource, Principal, ServiceKey, TokenCookie, Trust, Visitors
 from service.session import Account, Limits, Window
 
@@ -35,6 +35,24 @@ class Rule:
     when: Expression
     session: Body | None
     deny: str | None
+
+
+class Rules:
+    """A tenant's rules, in order."""
+
+    __slots__ = ("_conditions", "_each")
+
+    def __init__(self, each: Iterable[Rule] = ()) -> None:
+        self._each = tuple(each)
+        self._conditions = Conditions([rule.when for rule in self._each])
+
+    def __iter__(self) -> Iterator[Rule]:
+        """Yield each."""
+        return iter(self._each)
+
+    def judged(self, activation: Any) -> Iterator[tuple[Rule, bool]]:
+        """Yield each and whether it holds; raise `ExpressionError` at one of which that can't be said."""
+        return zip(self._each, self._conditions.truths(activation), strict=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +125,7 @@ class Tenant:
     user: Expression | None
     pseudonym_key: SecretStr | None
     session: Body
-    rules: tuple[Rule, ...]
+    rules: Rules
     rollouts: tuple[Rollout, ...]
     client_may: Mapping[Path, Bound]
     limits: Limits

@@ -7,8 +7,8 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from service.contract import Path, dotted
 from service.errors import Overloaded, RateLimited, Refusal, TooManyLiveSessions, UpstreamInvalid, UpstreamUnavailable
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from service.observe.spans import Spans
 
 
-@dataclass(frozen=True, slots=True)
-class MintResult:
+class MintResult(NamedTuple):
     """What was minted, and the RateLimit headers of the limits that it counted against."""
 
     minted: Minted
@@ -74,8 +73,8 @@ class Mint:
         """
         label = self._metrics.tenant(grant.tenant)
         try:
-            admission, task = await self._begin(principal, grant, recorded)
-            minted = await asyncio.shield(task)
+            admission, outcome = await self._begin(principal, grant, recorded)
+            minted = await outcome
         except Refusal as refusal:
             self._metrics.mints.labels(label, refusal.code).inc()
             raise
@@ -84,8 +83,8 @@ class Mint:
 
     async def _begin(
         self, principal: Principal, grant: Grant, recorded: Callable[[Session], object] | None
-    ) -> tuple[Admission, asyncio.Task[Minted]]:
-        """Take one of the tenant's places and admit; return the mint under way, which gives the place back.
+    ) -> tuple[Admission, asyncio.Future[Minted]]:
+        """Take one of the tenant's places and admit; return what the mint under way, in a task of its own, comes to.
 
         The place is taken first and never waited for: a tenant whose upstream hangs takes up neither Redis nor its
         users' limits, and everybody else's mints don't notice.
@@ -100,11 +99,26 @@ class Mint:
         except BaseException:  # also a caller that leaves
             self._leave(tenant)
             raise
-        task = asyncio.create_task(self._issue(principal, grant, admission, recorded))
+        loop = asyncio.get_running_loop()
+        outcome: asyncio.Future[Minted] = loop.create_future()
+        task = loop.create_task(self._issue(principal, grant, admission, recorded))
         self._running.add(task)
-        task.add_done_callback(self._running.discard)
-        task.add_done_callback(lambda _: self._leave(tenant))
-        return admission, task
+        task.add_done_callback(partial(self._ended, tenant, outcome))
+        return admission, outcome
+
+    def _ended(self, tenant: str, outcome: asyncio.Future[Minted], task: asyncio.Task[Minted]) -> None:
+        """Give the place back, and tell the caller, if there still is one. It is one step where `shield` has three."""
+        self._running.discard(task)
+        self._leave(tenant)
+        error = None if task.cancelled() else task.exception()
+        if outcome.done():
+            return
+        if task.cancelled():
+            outcome.cancel()
+        elif error is not None:
+            outcome.set_exception(error)
+        else:
+            outcome.set_result(task.result())
 
     @property
     def under_way(self) -> int:

@@ -6,8 +6,7 @@ A round trip costs this process several times what a script costs Redis; under l
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
@@ -22,8 +21,7 @@ MOST: Final = 64
 """Callers in one pipeline, so that the first needn't wait for hundreds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """A script with its keys, all of one slot, and its arguments."""
 
     script: AsyncScript
@@ -31,8 +29,7 @@ class Call:
     args: Sequence[str | int]
 
 
-@dataclass(frozen=True, slots=True)
-class _Caller:
+class _Caller(NamedTuple):
     calls: Sequence[Call]
     answers: asyncio.Future[list[Any]]
     since: float

@@ -3,11 +3,11 @@
 Every step that must be one step is one Lua call.
 """
 
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from random import getrandbits
+from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 
@@ -33,8 +33,7 @@ from service.store.records import (
 from service.store.scripts import lua
 
 
-@dataclass(frozen=True, slots=True)
-class WindowState:
+class WindowState(NamedTuple):
     """Where the caller stands in one rate window: what is left, and seconds until it is full again."""
 
     window: Window
@@ -83,7 +82,7 @@ class SessionStore:
         back.
         """
         keys = UserKeys.of(principal.tenant, principal.subject)
-        lease = "~" + secrets.token_urlsafe(9)
+        lease = f"~{getrandbits(72):018x}"  # names a slot among the user's own, guards nothing
         refuse_at = limits.live if limits.live and limits.excess == "refuse" else 0
         windows = [number for window in limits.mints for number in (window.count, window.seconds)]
         alive = lease_seconds + MAX_SECONDS + 2 * KEEP

@@ -164,7 +164,9 @@ class Calls:
     def _timeouts(self, within: float) -> dict[str, Any]:
         """Return them as the adapter takes them: its `pool` bounds connecting as a whole, name look-up and all."""
         connect = min(self._patience.connect, within * CONNECT_SHARE)
-        return {"timeout": {"connect": connect, "pool": connect, "read": self._patience.read}}
+        # The whole call is bounded anyway: where that is sooner, a timer for each read would cost and never ring.
+        read = self._patience.read if self._patience.read < within else None
+        return {"timeout": {"connect": connect, "pool": connect, "read": read}}
 
 
 def _request(

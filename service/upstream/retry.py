@@ -91,8 +91,8 @@ def retry_reason(operation: Operation, result: Result, *, repeatable: bool, now:
         if result.kind in ("connect", "pool") or (repeatable and result.kind in ("timeout", "lost")):
             return result.kind
         return None
-    status, told = result.status, result.headers.get("x-should-retry")
-    if told == "false" or final(operation, status):
+    status = result.status
+    if final(operation, status) or (told := result.headers.get("x-should-retry")) == "false":
         return None
     harmless = operation == "cancel" or not perhaps_created(result, now=now)
     passing = status in UNDECIDED or status >= SERVER_ERROR

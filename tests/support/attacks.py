@@ -228,6 +228,7 @@ FORM = [
     Attack("header names kid twice", lambda f: f.token(f'{{"kid": "x", "alg": "{f.alg}", "kid": "k1"}}'.encode())),
     Attack("header 5,000 levels deep", lambda f: f.token(b'{"alg": "ES256", "x": ' + b"[" * 5000 + b"]" * 5000 + b"}")),
     Attack("payload 5,000 levels deep", lambda f: f.token(payload=b'{"x": ' + b"[" * 5000 + b"]" * 5000 + b"}")),
+    _raw_claims("an otherwise good payload with a claim 300 levels deep", _with("x", "[" * 300 + "]" * 300)),
     Attack("payload is an array", lambda f: f.token(payload=[f.claims()])),
     Attack("payload is no JSON", lambda f: f.token(payload=b"alice")),
     Attack("payload with a BOM", lambda f: f.token(payload=b"\xef\xbb\xbf" + as_bytes(f.claims()))),

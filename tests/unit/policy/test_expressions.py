@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from service.policy.expressions import ANY, TEXT, TRUTH, Expression, ExpressionError, Scope, parse_value
+from service.policy.expressions import ANY, TEXT, TRUTH, Conditions, Expression, ExpressionError, Scope, parse_value
 
 SECRET = "hunter2-is-a-claim"
 
@@ -280,3 +280,45 @@ def test_a_long_prompt_with_an_expression_is_parsed_at_once() -> None:
     started = time.perf_counter()
     assert filled("x" * 400_000 + "${claims.name}", name="Ada").endswith("xAda")
     assert time.perf_counter() - started < 1
+
+
+CONDITIONS = (
+    "true",
+    "claims.a == 'x' // the rest is a comment",
+    "claims.a",
+    "claims.missing == 'x'",
+    "claims.n > 3",
+    "has(claims.a) ? false : true",
+    "1 / claims.n == 1",
+    "claims.list[0]",
+)
+
+
+@given(
+    st.lists(st.sampled_from(CONDITIONS), max_size=5),
+    st.dictionaries(
+        st.sampled_from(["a", "n", "list"]),
+        st.one_of(st.booleans(), st.integers(-1, 5), st.sampled_from(["x", "y"]), st.lists(st.booleans(), max_size=1)),
+    ),
+)
+@example(["true", "claims.a"], {"a": "x"})
+@example(["true", "claims.missing == 'x'", "true"], {})
+def test_conditions_together_are_what_each_is_by_itself(sources: list[str], claims: dict[str, Any]) -> None:
+    each = [Expression(source, TRUTH) for source in sources]
+    taken: list[list[bool | None]] = [[], []]
+    ways = (
+        Conditions(each).truths(activation(**claims)),
+        (expression.evaluate(activation(**claims)) for expression in each),
+    )
+    for found, way in zip(taken, ways, strict=True):
+        try:
+            for truth in way:
+                found.append(truth)
+        except ExpressionError:
+            found.append(None)
+    assert taken[0] == taken[1]
+
+
+def test_more_conditions_than_cel_takes_in_one_expression_are_asked_one_by_one() -> None:
+    each = [Expression(f"claims.a == '{'x' * 30_000}' || {number} == 3", TRUTH) for number in range(5)]
+    assert [*Conditions(each).truths(activation(a="y"))] == [False, False, False, True, False]

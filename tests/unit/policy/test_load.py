@@ -29,7 +29,7 @@ def test_the_smallest_file_loads(load: Load, acme: str) -> None:
     policies = load(acme)
     tenant = policies.tenants["acme"]
     assert constants(policies) == {"workflow.id": "wf_support"}
-    assert (tenant.limits.mints, tenant.limits.live, tenant.rules, tenant.client_may) == ((), None, (), {})
+    assert (tenant.limits.mints, tenant.limits.live, [*tenant.rules], tenant.client_may) == ((), None, [], {})
     assert policies.trusts == {"https://login.example/": tenant.trusts}
 
 
