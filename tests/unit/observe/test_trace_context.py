@@ -1,17 +1,27 @@
 """W3C Trace Context: what is taken over from a caller, what is not, and what goes on upstream."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.observe import trace_context
 from service.observe.trace_context import begin_trace, trace_headers
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 GOOD = f"00-{TRACE}-{SPAN}-01"
 PARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-0[0-3]")
+
+
+@pytest.fixture(autouse=True)
+def of_this_test_alone() -> Iterator[None]:
+    """A test that is no task begins its trace for whatever comes after it."""
+    before = trace_context._current.set(None)
+    yield
+    trace_context._current.reset(before)
+
 
 BAD = {
     "empty": "",
