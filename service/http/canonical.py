@@ -49,6 +49,7 @@ class CanonicalLine:
         self.metrics = metrics
         self.routes = routes
         self.level = level
+        self.log = log.bind()  # a lazy logger is bound anew for each line
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer the request and tell of it."""
@@ -106,7 +107,7 @@ class CanonicalLine:
         self.spans.served(span, _method(scope), route, status, tenant=tenant, refusal=refusal)
 
     def _tell(self, scope: Scope, route: str, status: int, took: float, facts: Mapping[str, Any]) -> None:
-        log.log(
+        self.log.log(
             logging.WARNING if status >= SERVER_ERROR else self.level,
             "request",
             route=route,

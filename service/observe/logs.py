@@ -6,6 +6,7 @@ Handlers don't log; they `note()` facts, which the request's one line carries at
 import json
 import logging
 import sys
+import time
 from collections.abc import Mapping
 from contextvars import ContextVar
 from functools import cache
@@ -16,6 +17,7 @@ import orjson
 import structlog
 
 from service.observe.sink import Sink, TextSink
+from service.observe.timestamps import to_micros
 
 HINTS: Final = {
     "Invalid HTTP request received.": "https to this port? It speaks http; TLS ends at the proxy in front of it",
@@ -33,12 +35,6 @@ def output() -> Sink:
 def configure_logs(level: str, form: str) -> None:
     """Send every log line, the libraries' own included, to standard output as *form* (`json` or `console`)."""
     text = TextSink(output())
-    shared: list[structlog.typing.Processor] = [
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _without_messages,
-        _with_hint,
-    ]
     as_json = form == "json"
     last: structlog.typing.Processor = (
         structlog.processors.JSONRenderer(serializer=_to_json)
@@ -47,13 +43,13 @@ def configure_logs(level: str, form: str) -> None:
     )
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
-        processors=[*shared, _to_bytes if as_json else last],
+        processors=[_complete, _to_bytes if as_json else last],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=_Lines if as_json else structlog.WriteLoggerFactory(cast("TextIO", text)),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(text)
-    handler.setFormatter(structlog.stdlib.ProcessorFormatter(processor=last, foreign_pre_chain=shared))
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(processor=last, foreign_pre_chain=[_complete]))
     # Libraries' warnings only: at info and below aiohttp and uvicorn print URLs and addresses of callers.
     logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler], force=True)
 
@@ -71,18 +67,18 @@ class _Lines:
     log = debug = info = warn = warning = err = error = critical = fatal = exception = msg
 
 
-def _without_messages(_logger: Any, _method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Put the places of an exception where its traceback, with its message, would be rendered."""
+def _complete(_logger: Any, method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Add level and time, the places of an exception, and what to do where a library says only what happened.
+
+    The places stand where the traceback, with the exception's message, would be rendered.
+    """
+    line["level"] = "error" if method == "exception" else method
+    line["timestamp"] = to_micros(time.time())
     exc_info = line.pop("exc_info", None)
     error = exc_info[1] if isinstance(exc_info, tuple) else exc_info
     if isinstance(error, BaseException):
         line["error"] = where(error)
-    return line
-
-
-def _with_hint(_logger: Any, _method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Say what to do where a library says only what happened."""
-    if hint := HINTS.get(line.get("event", "")):
+    if hint := HINTS.get(line["event"]):
         line["hint"] = hint
     return line
 

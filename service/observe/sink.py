@@ -12,12 +12,13 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Final
 
 import orjson
+
+from service.observe.timestamps import to_millis
 
 MOST: Final = 4 * 2**20
 """Bytes that wait at most: some 10,000 lines."""
@@ -171,7 +172,7 @@ class Sink:
         return self._descriptor
 
     def _report(self, lines: int) -> bytes:
-        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        now = to_millis(time.time())
         told = {**self._marks, "event": "log_lines_dropped", "level": "warning", "lines": lines, "timestamp": now}
         return orjson.dumps(told) + b"\n"
 

@@ -50,7 +50,8 @@ def decide(
     except ExpressionError as error:
         raise PolicyDenied(str(error)) from None
     fields.setdefault(SECONDS, MAX_SECONDS)
-    _grant_wishes(tenant, principal, user, fields, flatten(wishes), trace)
+    if wishes:
+        _grant_wishes(tenant, principal, user, fields, flatten(wishes), trace)
     fields[USER] = user
     fields[ANCHOR] = "created_at"
     if principal.ends_with_token:

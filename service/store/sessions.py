@@ -6,6 +6,7 @@ Every step that must be one step is one Lua call.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from math import ceil
 from random import getrandbits
 from typing import Any, NamedTuple
 
@@ -231,21 +232,17 @@ def _gate(principal: Principal, keys: UserKeys) -> tuple[list[str], bytes]:
 
 def window_states(windows: Sequence[Window], answer: Sequence[int]) -> tuple[WindowState, ...]:
     """Return where each window stands, of a script's answer: what is left and when it is full (ms), in turns."""
-    return tuple(
-        WindowState(window, answer[2 * index], answer[2 * index + 1] / 1000) for index, window in enumerate(windows)
-    )
+    pairs = zip(windows, answer[::2], answer[1::2], strict=True)
+    return tuple([WindowState(window, left, reset / 1000) for window, left, reset in pairs])
 
 
 def rate_headers(states: Sequence[WindowState], of: str = "mint") -> dict[str, str]:
     """Return `RateLimit` and `RateLimit-Policy` (IETF httpapi draft): an item a window, times in whole seconds."""
     if not states:
         return {}
-    names, policy = _policy(tuple(state.window for state in states), of)
-    pairs: list[tuple[str, Any]] = list(zip(names, states, strict=True))
-    return {
-        "RateLimit-Policy": policy,
-        "RateLimit": ", ".join([f'"{name}";r={s.left};t={-int(-s.reset // 1)}' for name, s in pairs]),
-    }
+    names, policy = _policy(tuple([state.window for state in states]), of)
+    told = [f'"{name}";r={left};t={ceil(reset)}' for name, (_, left, reset) in zip(names, states, strict=True)]
+    return {"RateLimit-Policy": policy, "RateLimit": ", ".join(told)}
 
 
 @lru_cache(maxsize=4096)

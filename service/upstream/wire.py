@@ -18,6 +18,7 @@ SKEW: Final = 60
 tried to be cancelled, for ever."""
 _ID: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,255}")
 """`cksess_…`: opaque, but it must be a path segment of its own and a Redis field unlike our marks."""
+_ABSENT: Final = object()
 _STATUSES: Final = {str(status): status for status in Status}
 LARGEST: Final = 2.0**53
 """Integers from here on are not exact in everybody's JSON."""
@@ -79,7 +80,7 @@ def _workflow(told: Mapping[str, Any], body: CreateSession) -> dict[str, Any]:
         "id": _text(told.get("id")) or asked["id"],
         "version": _text(told.get("version")) or asked.get("version"),
         "state_variables": state if isinstance(state, dict) else None,
-        "tracing": {"enabled": _enabled(told, asked, "tracing", otherwise=True)},
+        "tracing": {"enabled": _enabled(_map(told, "tracing"), _map(asked, "tracing"), otherwise=True)},
     }
 
 
@@ -94,37 +95,38 @@ def _rate_limits(answer: Mapping[str, Any], body: CreateSession) -> dict[str, An
 
 def _configuration(told: Mapping[str, Any], body: CreateSession) -> dict[str, Any]:
     asked: Mapping[str, Any] = body.get("chatkit_configuration", {})
+    titling, titling_asked = _map(told, "automatic_thread_titling"), _map(asked, "automatic_thread_titling")
     upload, upload_asked = _map(told, "file_upload"), _map(asked, "file_upload")
     history, history_asked = _map(told, "history"), _map(asked, "history")
     return {
-        "automatic_thread_titling": {
-            "enabled": _enabled(told, asked, "automatic_thread_titling", otherwise=True),
-        },
+        "automatic_thread_titling": {"enabled": _enabled(titling, titling_asked, otherwise=True)},
         "file_upload": {
-            "enabled": _enabled(told, asked, "file_upload", otherwise=False),
+            "enabled": _enabled(upload, upload_asked, otherwise=False),
             "max_file_size": _count(upload, upload_asked, "max_file_size", 512),
             "max_files": _count(upload, upload_asked, "max_files", 10),
         },
         "history": {
-            "enabled": _enabled(told, asked, "history", otherwise=True),
+            "enabled": _enabled(history, history_asked, otherwise=True),
             "recent_threads": _count(history, history_asked, "recent_threads", None),
         },
     }
 
 
-def _enabled(told: Mapping[str, Any], asked: Mapping[str, Any], name: str, *, otherwise: bool) -> bool:
+def _enabled(told: Mapping[str, Any], asked: Mapping[str, Any], *, otherwise: bool) -> bool:
     for side in (told, asked):
-        value = _map(side, name).get("enabled")
-        if isinstance(value, bool):
+        value = side.get("enabled")
+        if value is True or value is False:
             return value
     return otherwise
 
 
 def _count(told: Mapping[str, Any], asked: Mapping[str, Any], name: str, otherwise: int | None) -> int | None:
-    if name in told and (told[name] is None or _number(told[name])):
-        return None if told[name] is None else int(told[name])
-    wanted = asked.get(name, otherwise)
-    return int(wanted) if _number(wanted) else None
+    for value in (told.get(name, _ABSENT), asked.get(name, otherwise)):
+        if value is None:
+            return None
+        if _number(value):
+            return int(value)
+    return None
 
 
 def _map(fields: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -137,4 +139,4 @@ def _text(value: Any) -> str | None:
 
 
 def _number(value: Any) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
+    return type(value) in (int, float) and abs(value) < LARGEST
