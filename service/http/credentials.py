@@ -5,7 +5,7 @@ one that the tenant lists (CSRF). A bearer token is put there by code that holds
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from starlette.requests import Request
 
@@ -20,8 +20,7 @@ from service.principal import Principal, Trust
 SAFE_METHODS = frozenset({"GET", "HEAD"})
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """Who is asking, and the cookies that the answer must set."""
 
     principal: Principal

@@ -40,10 +40,10 @@ class Authenticator:
         )
         claims, now = parsed.unverified_claims, self._clock()
         # Each entry by its own rules: a strict tenant must not refuse what belongs to a lax one.
-        refusals = {trust: check_claims(claims, parsed.unverified_header, trust, now) for trust in genuine}
-        holding = [trust for trust, refusal in refusals.items() if refusal is None]
+        refusals = [check_claims(claims, parsed.unverified_header, trust, now) for trust in genuine]
+        holding = [trust for trust, refusal in zip(genuine, refusals, strict=True) if refusal is None]
         if not holding:
-            raise telling(list(refusals.values()))
+            raise telling(refusals)
         # From here on the claims are verified.
         fitting = _matching(holding, claims)
         return _principal(_chosen(fitting, tenant), claims)

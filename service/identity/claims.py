@@ -105,7 +105,7 @@ def _check_kind(claims: dict[str, Any], header: dict[str, Any], trust: Trust) ->
         raise InvalidToken("a logout token is no access token")
     if kind == _TYPED or trust.accept_id_tokens:
         return
-    if any(name in claims for name in _ID_TOKEN_CLAIMS) or any(
+    if not claims.keys().isdisjoint(_ID_TOKEN_CLAIMS) or any(
         isinstance(claims.get(name), str) and claims[name].lower() in kinds for name, kinds in _KINDS_IN_CLAIMS.items()
     ):
         raise InvalidToken("an ID token is no access token: have the page send that one, or set `accept_id_tokens`")

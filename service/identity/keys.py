@@ -82,8 +82,9 @@ class KeyCache:
 
         Raises `IssuerUnavailable` where no keys are at hand and none can be had now.
         """
-        held = self._held.setdefault(source, _Held())
-        await self._available(source, held)
+        held = self._held.get(source) or self._held.setdefault(source, _Held())
+        if not self._usable(source, held):
+            await self._available(source, held)
         return _fitting(held.keys, kid, alg)
 
     def at_hand(self, source: KeySource) -> tuple[VerifyingKey, ...]:
@@ -165,12 +166,13 @@ class KeyCache:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def _usable(self, source: KeySource, held: _Held) -> bool:
+        """Return whether there are keys, if only old ones while their issuer is down."""
+        return bool(held.keys) and (isinstance(source, STATIC) or self._clock() - held.good_at < HARD_MAX)
+
     async def _available(self, source: KeySource, held: _Held) -> None:
-        """Return where there are keys, old ones while their issuer is down; else fetch, and raise where that fails."""
-        now = self._clock()
-        if held.keys and (now - held.good_at < HARD_MAX or isinstance(source, STATIC)):
-            return
-        if now - held.tried_at > RETRY or held.fetching is not None:
+        """Fetch, and raise where there are no keys then."""
+        if self._clock() - held.tried_at > RETRY or held.fetching is not None:
             await self._fetch(source, held)
         if not held.keys or self._clock() - held.good_at > HARD_MAX:
             held.keys = ()

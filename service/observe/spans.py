@@ -7,7 +7,6 @@ who might make one looks at a None. Nothing secret and nobody's id is in any spa
 import threading
 from collections.abc import Awaitable
 from contextvars import ContextVar
-from dataclasses import replace
 from http import HTTPStatus
 from typing import Final, TypeVar
 
@@ -61,7 +60,7 @@ class Spans:
         span = self._tracer.start_span("request", context, SpanKind.SERVER)
         _current.set(span)
         made = span.get_span_context()
-        trace = replace(trace, trace_id=f"{made.trace_id:032x}", flags=int(made.trace_flags))
+        trace = trace._replace(trace_id=f"{made.trace_id:032x}", flags=int(made.trace_flags))
         take_over(trace)
         return span, trace
 

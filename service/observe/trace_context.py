@@ -6,9 +6,8 @@ Malformed or missing, a trace begins anew. Nothing about a user is in it.
 import re
 from collections.abc import Iterable
 from contextvars import ContextVar
-from dataclasses import dataclass
 from random import getrandbits
-from typing import Final
+from typing import Final, NamedTuple
 
 _PARENT: Final = re.compile(rb"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _MEMBER: Final = re.compile(
@@ -22,8 +21,7 @@ MOST_STATE: Final = 512
 MOST_MEMBERS: Final = 32
 
 
-@dataclass(frozen=True, slots=True)
-class TraceContext:
+class TraceContext(NamedTuple):
     """The trace, the caller's span (None: there is none) and what vendors add to it."""
 
     trace_id: str

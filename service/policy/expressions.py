@@ -5,10 +5,9 @@ CEL's answer to an error is a value of type ERROR, which looks like text: every 
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 from cel_expr_python import cel
@@ -39,8 +38,7 @@ class ExpressionError(ValueError):
     """The expression can't be compiled, or (at decision time) can't be evaluated."""
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
+class Scope(NamedTuple):
     """What an expression may speak of. `now` is in Unix seconds."""
 
     claims: Mapping[str, Any]

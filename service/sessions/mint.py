@@ -140,7 +140,8 @@ class Mint:
 
     async def _admit(self, principal: Principal, grant: Grant) -> Admission:
         admission = await self._admit_user(principal, grant)
-        await self._admit_tenant(grant, admission)
+        if grant.limits.tenant_mints:
+            await self._admit_tenant(grant, admission)
         return admission
 
     async def _admit_tenant(self, grant: Grant, admission: Admission) -> None:

@@ -30,7 +30,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -48,8 +48,7 @@ DIGEST: Final = 12
 """Bytes of a digest: to pass for somebody else takes 2^96 tries, and names are the identity provider's to give."""
 
 
-@dataclass(frozen=True, slots=True)
-class UserKeys:
+class UserKeys(NamedTuple):
     """The Redis keys of one user of one tenant."""
 
     tag: str
@@ -149,8 +148,7 @@ def login_name(issuer: str, login: str) -> bytes:
     return digest(issuer, login)
 
 
-@dataclass(frozen=True, slots=True)
-class Shard:
+class Shard(NamedTuple):
     """The Redis keys of one shard of what a whole tenant is held against, and of who may have something alive.
 
     Each tenant has its own of a login's, too: it believes an issuer by keys, audiences and switches that are not

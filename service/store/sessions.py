@@ -4,7 +4,6 @@ Every step that must be one step is one Lua call.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
 from math import ceil
 from random import getrandbits
@@ -42,8 +41,7 @@ class WindowState(NamedTuple):
     reset: float
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
+class Admission(NamedTuple):
     """A reserved slot: record turns it into a live session, or it lapses."""
 
     keys: UserKeys
@@ -51,7 +49,7 @@ class Admission:
     """What stands for the login in fence and record."""
     issued_at: int
     """Of its token, in milliseconds."""
-    lease: str = field(repr=False)
+    lease: str
     windows: tuple[WindowState, ...]
 
 

@@ -67,10 +67,10 @@ class OpenAISessions:
         started = self._clock()
         content = orjson.dumps(body)
 
-        async def call(address: Address, within: float) -> Result:
+        def call(address: Address, within: float) -> Awaitable[Result]:
             nonlocal started
             started = self._clock()  # of the call that made it: its end is counted from here where upstream says none
-            return await self._create(account, address, content, within)
+            return self._create(account, address, content, within)
 
         result, asked = await self._persist("create", account, call)
         if isinstance(result, Failure):
@@ -92,8 +92,8 @@ class OpenAISessions:
             raise ValueError("an id that would name another path")
         path = f"/chatkit/sessions/{quote(session_id, safe='')}/cancel"
 
-        async def call(address: Address, within: float) -> Result:
-            return await self._calls.cancel(address, path, within)
+        def call(address: Address, within: float) -> Awaitable[Result]:
+            return self._calls.cancel(address, path, within)
 
         result, _ = await self._persist("cancel", account, call)
         if isinstance(result, Failure):

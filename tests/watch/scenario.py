@@ -136,7 +136,7 @@ class Scene:
             key: bytes = next(iter(redis.scan_iter("cm:{stuck:*}:queue")))
             entries: Any = redis.hgetall(key)
             (queued,) = readable(entries.items())
-            over = replace(queued, live=replace(queued.live, expires_at=int(time.time()) - 61))
+            over = replace(queued, live=queued.live._replace(expires_at=int(time.time()) - 61))
             redis.hset(key.decode(), over.id, write_queued(over))
 
     def lose_redis(self) -> None:

@@ -1,7 +1,6 @@
 """A user's lines in Redis: each script takes, leaves and adds what it should, whatever stands in the others."""
 
 import time
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -175,7 +174,7 @@ async def test_a_token_of_the_very_moment_of_a_logout_is_fenced(alice: User, fie
     await alice.admitted(login)
     await alice.redis.hset(ALICE.fence, field, late.issued_at)
     with pytest.raises(LoginRevoked, match="record"):
-        await alice.store.record(late, replace(live, id="cksess_2"), NO_LIMITS)
+        await alice.store.record(late, live._replace(id="cksess_2"), NO_LIMITS)
     with pytest.raises(LoginRevoked, match="admit"):
         await alice.admitted(login)
     assert [each.id for each in await alice.queue.queued(ALICE)] == ["cksess_2"]
@@ -200,7 +199,7 @@ async def test_neither_a_lease_nor_what_has_ended_gives_way(alice: User) -> None
     assert await alice.store.record(mine, live, limits) == []
     assert await alice.names() == ["cksess_over", "cksess_1", lease, "cksess_2"]
     mine = await alice.admitted()
-    live = replace(live, id="cksess_3", created_at=alice.now + 2)
+    live = live._replace(id="cksess_3", created_at=alice.now + 2)
     with pytest.raises(Crowded):
         await alice.store.record(mine, live, limits)
     assert [each.id for each in await alice.store.record(mine, live, limits, listed=True)] == ["cksess_1"]
