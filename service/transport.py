@@ -29,7 +29,8 @@ class AnswerTooLarge(Exception):  # noqa: N818
 
 def make_transport() -> AiohttpTransport:
     """Return a transport; its connections open inside the event loop that first uses it."""
-    return AiohttpTransport(client=_session)
+    # The context is the adapter's own: aiohttp has another. It would read all CA certificates, and never use them.
+    return AiohttpTransport(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), client=_session)
 
 
 def _session() -> aiohttp.ClientSession:

@@ -13,8 +13,6 @@ import uvloop
 from service.cli import remote
 from service.cli.base import app, fail, settings_of
 from service.configured import defaults_of
-from service.doctor.examine import examine
-from service.doctor.findings import Verdict
 from service.policy.load import PolicyError, load_policies
 from service.policy.tenant import Policies
 from service.settings import Settings
@@ -40,6 +38,9 @@ def doctor(
 
 async def _examine(settings: Settings, policies: Policies, tenant: str | None, *, mint: bool, as_json: bool) -> int:
     """Print each finding as it is made; return how many things are wrong."""
+    from service.doctor.examine import examine
+    from service.doctor.findings import Verdict
+
     counts = Counter[str]()
     async for finding in examine(settings, policies, only=tenant, mint=mint):
         counts[finding.verdict] += 1

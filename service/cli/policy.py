@@ -12,13 +12,8 @@ from pydantic import ValidationError
 
 from service.cli.base import DEV_DIR, Directory, app, defaults_without_keys, fail, settings_of, tenant_named
 from service.contract import WISH, dotted
-from service.dev.identity_provider import ISSUER, IdentityProvider, NoKey
 from service.identity.service_keys import make_service_key
-from service.policy.cases import run_cases
-from service.policy.doubts import doubts
-from service.policy.explain import as_table, explain
 from service.policy.load import PolicyError, load_policies
-from service.policy.schema import tenant_schema
 from service.policy.source import Mistake
 from service.policy.tenant import Policies
 
@@ -29,6 +24,9 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Check the tenant files and run their tests: every mistake in every file, with its place; and what is doubtful."""
+    from service.policy.cases import run_cases
+    from service.policy.doubts import doubts
+
     settings = settings_of()
     folder = directory or settings.config_dir
     tests, warnings, mistakes, policies = 0, list[str](), list[Mistake](), None
@@ -78,6 +76,8 @@ def explain_command(
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Tell what a caller gets and which layer set each value; for a denial, why. Exit code 1 where denied."""
+    from service.policy.explain import as_table, explain
+
     chosen = tenant_named(tenant)
     try:
         wishes = WISH.validate_python(_json_object(request, "--request") if request else {})
@@ -104,6 +104,8 @@ def _json_object(file: typer.FileText, option: str) -> dict[str, Any]:
 @app.command("schema")
 def schema() -> None:
     """Print the JSON Schema of tenant files, for editors; `config/schema/` holds it."""
+    from service.policy.schema import tenant_schema
+
     print(orjson.dumps(tenant_schema(), option=orjson.OPT_INDENT_2).decode())
 
 
@@ -115,6 +117,8 @@ def token(
     directory: Directory = DEV_DIR,
 ) -> None:
     """Print a token of the development identity provider: a new login of that user."""
+    from service.dev.identity_provider import ISSUER, IdentityProvider, NoKey
+
     chosen = tenant_named(tenant)
     trusts = [trust for trust in chosen.trusts if trust.issuer == ISSUER and trust.audiences]
     if not trusts:

@@ -9,8 +9,6 @@ import typer
 from service.app import create_app
 from service.cli.base import DEV_DIR, Directory, app, run_until_stopped, settings_of
 from service.cli.serving import REDIS_OPTION, bound, serve_app, serve_with_workers, tell
-from service.dev.authority import run_authority
-from service.dev.run import DevPorts, run_dev
 from service.settings import MAX_WORKERS, Settings
 from service.store.private import with_redis
 from service.upstream.authority.faults import KNOWN, parse_faults
@@ -25,6 +23,8 @@ def dev(
     directory: Directory = DEV_DIR,
 ) -> None:
     """Start everything on this machine: service, identity provider, session authority, Redis, and a demo page."""
+    from service.dev.run import DevPorts, run_dev
+
     settings = settings_of(log_format="console")
     run_until_stopped(run_dev(settings, os.environ, directory, DevPorts(port, ops_port, idp_port, demo_port)))
 
@@ -60,6 +60,8 @@ def authority(
     directory: Annotated[Path, typer.Option("--dir", help="Where its private Redis lives.")] = Path("var/authority"),
 ) -> None:
     """Start our own session authority: ChatKit's create and cancel, for tests and for what runs without OpenAI."""
+    from service.dev.authority import run_authority
+
     settings = settings_of(log_format="console")
     try:
         faults = parse_faults(fault or [])

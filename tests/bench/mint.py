@@ -6,8 +6,10 @@ who is compared, since the machine is not ours alone. Figures go to `--json FILE
 """
 
 import argparse
+import ast
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -43,27 +45,8 @@ from support.processes import ROOT, clean_environ, free_port
 
 SESSIONS, CREATE = "/v1/chatkit/sessions", "/api/create-session"
 ROUNDS = 3
-DEPENDENCIES = (
-    "aiohttp",
-    "cel_expr_python",
-    "cryptography",
-    "hiredis",
-    "httptools",
-    "httpx_aiohttp.httpx2",
-    "httpx2",
-    "jwt",
-    "orjson",
-    "prometheus_client",
-    "pydantic",
-    "redis.asyncio",
-    "starlette",
-    "structlog",
-    "typer",
-    "uvicorn",
-    "uvloop",
-    "yaml",
-)
 OURS = "chatkit-mint"
+OWN = re.compile(r"(from|import) (service|chatkit_sessions)\b")
 
 
 class Report:
@@ -299,9 +282,26 @@ def memory(report: Report, _seconds: float) -> None:
         report.goal(f"bytes of Redis for {what}", found[what], goal, at_least=False)
 
 
+def imports_of_dependencies() -> str:
+    """Return the import statements of the modules that `serve` loads, as far as they are of other packages.
+
+    Their names alone would not do: `import pydantic` or `import cel_expr_python` loads little of what is used.
+    """
+    code = "import service.cli, sys; print(*(m.__file__ for m in sys.modules.values() if getattr(m, '__file__', None)))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    ours = [Path(each) for each in loaded if Path(each).is_relative_to(ROOT) and "site-packages" not in each]
+    found = {
+        ast.unparse(statement)
+        for path in ours
+        for statement in ast.parse(path.read_text()).body  # those at the top: what is deeper is for some other case
+        if isinstance(statement, ast.Import | ast.ImportFrom) and not OWN.match(ast.unparse(statement))
+    }
+    return "\n".join(sorted(found))
+
+
 def starting(report: Report, _seconds: float) -> None:
     """From the command to the first answer, over importing its dependencies alone."""
-    imports = f"import {', '.join(DEPENDENCIES)}"
+    imports = imports_of_dependencies()
     alone, whole = [], []
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
