@@ -55,7 +55,7 @@ class Settings(BaseModel):
     redis_timeout: Annotated[float, Field(gt=0, le=5)] = 1.0
     """Longest wait for one answer of Redis, in seconds; well below how far ahead a user is listed, which is 10."""
     redis_connections: Annotated[int, Field(ge=4, le=10_000)] = 50
-    """At most; one of them is kept for the scripts of mints."""
+    """At most; two of them are kept for the scripts of mints."""
     host: str = "127.0.0.1"
     port: Port = 8080
     ops_host: str = "127.0.0.1"
