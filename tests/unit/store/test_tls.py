@@ -27,9 +27,16 @@ async def over_tls(redis: Redis, tmp_path: Path) -> AsyncIterator[Redis]:
             writer.write(data)
         writer.close()
 
+    relays: set[asyncio.Task[None] | None] = set()
+
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        relays.add(asyncio.current_task())
         inner, outer = await asyncio.open_unix_connection(path)
-        await asyncio.gather(copy(reader, outer), copy(inner, writer), return_exceptions=True)
+        try:
+            await asyncio.gather(copy(reader, outer), copy(inner, writer), return_exceptions=True)
+        finally:
+            writer.transport.abort()
+            outer.transport.abort()
 
     async with await asyncio.start_server(relay, "127.0.0.1", 0, ssl=context) as listening:
         port = listening.sockets[0].getsockname()[1]
@@ -39,6 +46,10 @@ async def over_tls(redis: Redis, tmp_path: Path) -> AsyncIterator[Redis]:
         yield client
         await client.aclose()
         listening.close()
+        for task in filter(None, relays):
+            task.cancel()
+        await asyncio.gather(*filter(None, relays), return_exceptions=True)
+        await asyncio.sleep(0.05)  # a transport that was aborted is closed a turn later
 
 
 async def test_scripts_run_over_tls_also_after_a_lost_connection(redis: Redis, over_tls: Redis) -> None:
