@@ -10,7 +10,7 @@ import pytest
 
 from api.parts import AUTHORITY_DB, SERVICE_DB, Issuer, RedisServer, stopping
 from api.stack import API_KEYS, PATIENT, Caller, Fragile, Service, Someone, Upstream
-from support.processes import Process, clean_environ, free_port
+from support.processes import Process, clean_environ, deaf_port
 from support.tenants import tenant_file, write_config
 
 AUTHORITIES = {
@@ -95,7 +95,7 @@ def config(issuer: Issuer, authorities: dict[str, str], tmp_path_factory: pytest
         ),
         tenant("five", main, quota={"live_sessions": {"max": 5, "excess": "refuse"}}),
         tenant("rolling", main, quota={"live_sessions": {"max": 4, "excess": "cancel_oldest"}}),
-        tenant("nowhere", f"http://127.0.0.1:{free_port()}/v1"),
+        tenant("nowhere", f"http://127.0.0.1:{deaf_port()}/v1"),
         *(tenant(name, url) for name, url in authorities.items() if name != "main"),
     )
 

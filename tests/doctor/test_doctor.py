@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from doctor.projects import Projects
-from support.processes import clean_environ, free_port
+from support.processes import clean_environ, deaf_port
 from support.tenants import tenant_file, write_config
 from support.tokens import Signer
 from support.zygote import Call, zygote
@@ -159,7 +159,7 @@ def test_a_workflow_that_depends_on_the_caller_is_a_warning(tmp_path: Path, upst
 
 
 def test_keys_that_can_not_be_had_are_told(tmp_path: Path, upstream: Projects, redis_url: str) -> None:
-    issuer = f"http://127.0.0.1:{free_port()}"
+    issuer = f"http://127.0.0.1:{deaf_port()}"
     file = tenant(upstream, identity={"issuer": issuer, "audience": "acme", "algorithms": ["ES256"]})
     code, found = doctor(tmp_path, file, CHATKIT_MINT_REDIS_URL=redis_url, options=("--no-mint",))
     assert (code, found[f"tenant acme: keys of {issuer}"]["verdict"], upstream.created) == (1, "wrong", [])
@@ -167,7 +167,7 @@ def test_keys_that_can_not_be_had_are_told(tmp_path: Path, upstream: Projects, r
 
 @pytest.mark.parametrize(
     ("url", "detail"),
-    [("", "none is configured: serve starts redis-server"), (f"redis://127.0.0.1:{free_port()}", "Redis: Connection")],
+    [("", "none is configured: serve starts redis-server"), (f"redis://127.0.0.1:{deaf_port()}", "Redis: Connection")],
     ids=["none", "away"],
 )
 def test_redis_is_looked_at(tmp_path: Path, upstream: Projects, url: str, detail: str) -> None:

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from faults.stack import Stack, running, tenant
 from service.upstream.breaker import THRESHOLD
-from support.processes import free_port
+from support.processes import deaf_port
 from support.scripted import Play, Upstream, ends, says, scripted
 
 HANGS = Play(then="hang")
@@ -124,7 +124,7 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("short_waits")
 async def test_a_connection_that_was_refused_uses_up_no_limit(redis: Redis, tmp_path: Path) -> None:
-    async with running(redis, tmp_path, tenant("acme", f"http://127.0.0.1:{free_port()}/v1", quota=DAILY)) as stack:
+    async with running(redis, tmp_path, tenant("acme", f"http://127.0.0.1:{deaf_port()}/v1", quota=DAILY)) as stack:
         for _ in range(2):
             assert told(await stack.mint(subject="bob")) == (503, "upstream_unavailable")
 

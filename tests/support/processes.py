@@ -19,10 +19,22 @@ START_TIMEOUT = 30.0
 ROOT = Path(__file__).parents[2]
 
 
+_HELD: list[socket.socket] = []
+
+
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
+
+
+def deaf_port() -> int:
+    """A port on which nobody listens, nor can begin to while this process lives: tests run side by side."""
+    held = socket.socket()
+    held.bind(("127.0.0.1", 0))
+    _HELD.append(held)
+    port: int = held.getsockname()[1]
+    return port
 
 
 def clean_environ(**changes: str) -> dict[str, str]:

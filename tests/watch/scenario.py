@@ -22,7 +22,7 @@ from api.parts import AUTHORITY_DB, SERVICE_DB, Issuer, RedisServer, eventually,
 from api.stack import Caller, Service
 from service.store.records import readable, write_queued
 from support.house import House
-from support.processes import Process, clean_environ, free_port
+from support.processes import Process, clean_environ, deaf_port
 from support.tenants import tenant_file, write_config
 from watch.parts import RULES, Prometheus
 
@@ -185,9 +185,9 @@ def staged(home: Path) -> Iterator[Scene]:
         stack.enter_context(stopping(list(authorities.values())))
         ready = r"authority is ready\b.*?(http://\S+)"
         urls = {name: each.wait_for(ready)[1] for name, each in authorities.items()}
-        urls |= {"drifting": drifting.url, "nowhere": f"http://127.0.0.1:{free_port()}/v1"}
+        urls |= {"drifting": drifting.url, "nowhere": f"http://127.0.0.1:{deaf_port()}/v1"}
         config = write_config(home / "config", *tenants(issuer, urls))
-        away = {**issuer.identity("away"), "issuer": f"http://127.0.0.1:{free_port()}"}
+        away = {**issuer.identity("away"), "issuer": f"http://127.0.0.1:{deaf_port()}"}
         own = {"kind": "openai", "base_url": urls["main"], "api_key": {"env": "ACME_KEY"}}
         lone_config = write_config(
             home / "lone-config",
