@@ -90,9 +90,10 @@ class Pipeline:
         except (RedisError, OSError, TimeoutError) as error:
             # Those whose time is over go too: each would wait for another pipeline that comes to nothing.
             now = asyncio.get_running_loop().time()
-            while self._waiting and self._waiting[0].since + self._guard.deadline <= now:
-                callers = [*callers, self._waiting.popleft()]
-            for caller in callers:
+            over = [caller for caller in self._waiting if caller.since + self._guard.deadline <= now]
+            for _ in over:
+                self._waiting.popleft()  # they stand in front: who came first is over first
+            for caller in (*callers, *over):
                 _tell(caller, self._guard.refusal(error))
             return
         finally:

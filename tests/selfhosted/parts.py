@@ -121,5 +121,19 @@ def said(text: str, attachments: Sequence[str] = ()) -> dict[str, Any]:
     return {"content": content, "attachments": list(attachments), "inference_options": {}}
 
 
+LONG = " ".join(["word"] * 200)
+
+
+async def read_on_and_leave(answer: httpx2.Response, person: Person) -> tuple[str, float]:
+    """Read a streamed answer and log its reader out in the middle; return it, and how long it went on after that."""
+    got, parts = b"", answer.aiter_bytes()
+    while got.count(b"text_delta") < 5:
+        got += await anext(parts)
+    left = await person.leave()
+    async for part in parts:
+        got += part
+    return got.decode(), time.monotonic() - left
+
+
 def events(text: str) -> list[dict[str, Any]]:
     return [json.loads(each.removeprefix("data: ")) for each in text.split("\n\n") if each.strip()]

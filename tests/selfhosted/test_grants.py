@@ -1,7 +1,6 @@
 """What a session grants, at the example server: requests, history, uploads, and for how long."""
 
 import asyncio
-import time
 
 import httpx2
 import pytest
@@ -9,11 +8,10 @@ from redis.asyncio import Redis
 
 from chatkit_sessions.redis import RedisVerifier
 from selfhosted.conftest import House, Someone
-from selfhosted.parts import Person, body, events, said
+from selfhosted.parts import LONG, Person, body, events, read_on_and_leave, said
 
 pytestmark = pytest.mark.process
 BOTH = pytest.mark.parametrize("verifier", ["redis", "http"], indirect=True)
-LONG = " ".join(["word"] * 200)
 
 
 @BOTH
@@ -35,19 +33,12 @@ async def test_a_logout_ends_a_running_answer(house: House, someone: Someone) ->
         bob.chat.stream("POST", "/chatkit", headers=bob.headers, content=content) as others,
         alice.chat.stream("POST", "/chatkit", headers=alice.headers, content=content) as answer,
     ):
-        got = b""
-        parts = answer.aiter_bytes()
-        while got.count(b"text_delta") < 5:
-            got += await anext(parts)
-        left = await alice.leave()
-        async for part in parts:
-            got += part
-        late = time.monotonic() - left
+        got, late = await read_on_and_leave(answer, alice)
         assert late < 1.0
         theirs = others.aiter_bytes()
         for _ in range(5):
             assert b"error" not in await anext(theirs)
-    *told, last = events(got.decode())
+    *told, last = events(got)
     assert last == {"type": "error", "code": "custom", "message": "This chat session has ended.", "allow_retry": False}
     assert 5 <= sum(event["type"] == "thread.item.updated" for event in told) < 60
     assert (await alice.send("threads.list")).status_code == 401

@@ -19,7 +19,7 @@ from authority.parts import on_a_port
 from chatkit_sessions.forwarded import ForwardedMiddleware
 from chatkit_sessions.redis import RedisVerifier
 from selfhosted.full import Full
-from selfhosted.parts import SIGNERS, Person, body, events, mint_app, said
+from selfhosted.parts import LONG, SIGNERS, Person, body, events, mint_app, read_on_and_leave, said
 from selfhosted.proxies import PROXIES
 
 pytestmark = pytest.mark.process
@@ -31,7 +31,6 @@ FORGED = [
     *((f"x-chatkit-{name}", "123") for name in FIVE),
     *((f"X_ChatKit_{name}", "root") for name in ("User", "Tenant")),
 ]
-LONG = " ".join(["word"] * 200)
 
 
 @dataclass
@@ -162,15 +161,9 @@ async def test_a_logout_ends_what_is_streamed_through_the_proxy(street: Street) 
     alice = await street.someone()
     content = body("threads.create", input=said(LONG))
     async with street.proxy.stream("POST", "/chatkit", headers=alice.headers, content=content) as answer:
-        got = b""
-        parts = answer.aiter_bytes()
-        while got.count(b"text_delta") < 5:
-            got += await anext(parts)
-        left = await alice.leave()
-        async for part in parts:
-            got += part
-    assert time.monotonic() - left < 1.0
-    assert events(got.decode())[-1]["message"] == "This chat session has ended."
+        got, late = await read_on_and_leave(answer, alice)
+    assert late < 1.0
+    assert events(got)[-1]["message"] == "This chat session has ended."
 
 
 async def test_uploads_are_counted_though_the_headers_do_not_tell_of_them(street: Street) -> None:
