@@ -42,11 +42,10 @@ class Account:
         return _place(self.kind, self.base_url, self.project or "", self.organization or "")
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
-    """At most *count* per *seconds*."""
+class Window(NamedTuple):
+    """At most *most* per *seconds*."""
 
-    count: int
+    most: int
     seconds: int
 
 

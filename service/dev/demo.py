@@ -206,7 +206,7 @@ def _told(tenant: Tenant) -> dict[str, Any]:
 
 def _limits(limits: Limits) -> str:
     units = {1: "second", 60: "minute", 3600: "hour", 86_400: "day"}
-    told = [f"{window.count} a {units.get(window.seconds, f'{window.seconds} s')}" for window in limits.mints]
+    told = [f"{window.most} a {units.get(window.seconds, f'{window.seconds} s')}" for window in limits.mints]
     mints = f"{' and '.join(told)} for each user" if told else "as many sessions as anybody wants"
     if limits.live is None:
         return mints

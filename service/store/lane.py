@@ -28,26 +28,30 @@ class Lane:
 
         Tried once more on a lost connection: one that lay idle may have died unnoticed.
         """
-        packed = b"".join([_pack(command) for command in commands])
-        try:
-            return await self._exchange(packed, len(commands))
-        except (RedisConnectionError, OSError):
-            return await self._exchange(packed, len(commands))
+        packed, tried = b"".join([_pack(command) for command in commands]), False
+        while True:
+            try:
+                connection = self._connection = self._connection or await self._pool.get_connection()
+                if not connection.is_connected:
+                    await connection.connect()  # sending would connect too, but to the primary of before
+                await connection.send_packed_command(packed, check_health=False)
+                parser, answers = connection._parser, []  # noqa: SLF001  (its read_response costs ten times as much)
+                for _ in commands:
+                    answer = await parser.read_response(disable_decoding=True)
+                    if isinstance(answer, Exception):
+                        _check(answer)
+                    answers.append(answer)
+            except BaseException as error:
+                # Also when we are out of time: the next caller must not read answers that are not its own.
+                if self._connection is not None:
+                    await self._connection.disconnect(nowait=True)
+                if tried or not isinstance(error, RedisConnectionError | OSError):
+                    raise
+                tried = True
+            else:
+                return answers
 
-    async def _exchange(self, packed: bytes, count: int) -> list[Any]:
-        if self._connection is None:
-            self._connection = await self._pool.get_connection()
-        connection = self._connection
-        try:
-            if not connection.is_connected:
-                await connection.connect()
-            await connection.send_packed_command(packed, check_health=False)
-            answers = [await connection._parser.read_response(disable_decoding=True) for _ in range(count)]  # noqa: SLF001  (read_response itself costs ten times as much)
-        except BaseException:
-            # Also when we are out of time: the next caller must not read answers that are not its own.
-            await connection.disconnect(nowait=True)
-            raise
-        if any(isinstance(answer, Exception) and is_replicas_answer(answer) for answer in answers):
-            await connection.disconnect(nowait=True)
-            raise NotPrimary("the server is a replica")
-        return answers
+
+def _check(error: Exception) -> None:
+    if is_replicas_answer(error):
+        raise NotPrimary("the server is a replica")

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from ipaddress import IPv6Address, ip_address, ip_network
+from itertools import chain
 
 from redis.asyncio import Redis
 
@@ -40,7 +41,7 @@ class SharedLimits:
         async with self._guard():
             verdict, wait, *states = await self._rate(
                 [f"cm:{kind}:{{{tag}}}:rate:{index}" for index in range(len(windows))],
-                [number for window in windows for number in (window.count, window.seconds)],
+                [*chain(*windows)],
             )
         if verdict == b"rate":
             self._metrics.limit_hits.labels(self._metrics.tenant(tenant), kind).inc()

@@ -45,111 +45,135 @@ class Pipeline:
         # A Cluster's commands go to several nodes: its client sends them one after the other, each caller's by itself.
         self._apart = type(redis) is not Redis
         self._idle = [] if self._apart else [Lane(redis) for _ in range(LANES)]
-        self._lanes = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self, *calls: Call) -> list[Any]:
         """Run the scripts one after the other and return their answers; raise `StoreUnavailable`."""
         loop = asyncio.get_running_loop()
-        caller = _Caller(calls, loop.create_future(), loop.time())
-        self._waiting.append(caller)
-        if self._lanes < LANES or self._apart:
-            self._lanes += 1
-            task = loop.create_task(self._drain())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        return await caller.answers
+        since = loop.time()
+        if self._apart:
+            return await self._alone(None, calls, since)
+        if not self._idle:
+            caller = _Caller(calls, loop.create_future(), since)
+            self._waiting.append(caller)
+            return await caller.answers
+        # Nobody waits, so there is nobody to share with, and no task is needed to serve us.
+        lane = self._idle.pop()
+        try:
+            return await self._alone(lane, calls, since)
+        finally:
+            self._hand_over(lane)
 
-    async def _drain(self) -> None:
+    async def _alone(self, lane: Lane | None, calls: Sequence[Call], since: float) -> list[Any]:
+        try:
+            answers = await self._exchange(lane, calls, since)
+            if [answer for answer in answers if isinstance(answer, Exception)]:
+                answers = await self._mended(calls, answers, since)
+        except (RedisError, OSError, TimeoutError) as error:
+            self._send_away()
+            raise self._guard.refusal(error) from error
+        return answers
+
+    def _hand_over(self, lane: Lane) -> None:
+        """Let the lane serve those who came meanwhile."""
+        if not self._waiting:
+            self._idle.append(lane)
+            return
+        task = asyncio.get_running_loop().create_task(self._drain(lane))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _drain(self, lane: Lane) -> None:
         try:
             while self._waiting:
-                most = 1 if self._apart else MOST
-                await self._serve([self._waiting.popleft() for _ in range(min(most, len(self._waiting)))])
+                await self._serve(lane, [self._waiting.popleft() for _ in range(min(MOST, len(self._waiting)))])
         finally:
-            # At once, not when the task's end is told: who comes in between would wait for a lane that is no more.
-            self._lanes -= 1
+            # At once, not when the task's end is told: who comes in between would wait for a lane that serves nobody.
+            self._idle.append(lane)
 
-    async def _serve(self, callers: Sequence[_Caller]) -> None:
+    async def _serve(self, lane: Lane, callers: Sequence[_Caller]) -> None:
+        calls = [call for caller in callers for call in caller.calls]
         try:
-            await self._ask(callers)
+            answers = await self._exchange(lane, calls, callers[0].since)
         except asyncio.CancelledError:
             for caller in callers:
                 caller.answers.cancel()
             raise
         except Exception as error:  # noqa: BLE001  (a defect is each caller's to tell; the next ones go on)
-            for caller in callers:
-                _tell(caller, error)
-
-    async def _ask(self, callers: Sequence[_Caller]) -> None:
-        started = asyncio.get_running_loop().time()
-        waited = started - callers[0].since
-        try:
-            # Nobody waits much longer than the deadline, the wait for a turn included; and nobody gets no time at all.
-            async with asyncio.timeout(max(self._guard.deadline - waited, self._guard.deadline / 4)):
-                answers = await self._execute([call for caller in callers for call in caller.calls])
-        except (RedisError, OSError, TimeoutError) as error:
-            # Those whose time is over go too: each would wait for another pipeline that comes to nothing.
-            now = asyncio.get_running_loop().time()
-            over = [caller for caller in self._waiting if caller.since + self._guard.deadline <= now]
-            for _ in over:
-                self._waiting.popleft()  # they stand in front: who came first is over first
-            for caller in (*callers, *over):
-                _tell(caller, self._guard.refusal(error))
+            self._fail(callers, error)
+            self._send_away()
             return
-        finally:
-            self._guard.count(asyncio.get_running_loop().time() - started)
         taken, late = 0, []
         for caller in callers:
             own = answers[taken : taken + len(caller.calls)]
             taken += len(caller.calls)
-            if any(isinstance(answer, NoScriptError) for answer in own):
-                late.append(self._again(caller, own))
-            else:
-                self._answer(caller, own)
+            if [answer for answer in own if isinstance(answer, Exception)]:
+                late.append(self._tell_mended(caller, own))
+            elif not caller.answers.done():  # else the caller has left
+                caller.answers.set_result(own)
         if late:
             await asyncio.gather(*late)
 
-    async def _execute(self, calls: Sequence[Call]) -> list[Any]:
-        commands = [("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.args) for call in calls]
-        if self._idle:
-            lane = self._idle.pop()
-            try:
-                return await lane.execute(commands)
-            finally:
-                self._idle.append(lane)
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for command in commands:
-                pipe.execute_command(*command)
-            answers: list[Any] = await pipe.execute(raise_on_error=False)
+    async def _exchange(self, lane: Lane | None, calls: Sequence[Call], since: float) -> list[Any]:
+        """Run the scripts; *since* is when the first who asked for them did."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        commands = [("EVALSHA", script.sha, len(keys), *keys, *args) for script, keys, args in calls]
+        try:
+            async with asyncio.timeout(self._left(since)):
+                if lane is not None:
+                    return await lane.execute(commands)
+                async with self._redis.pipeline(transaction=False) as pipe:
+                    for command in commands:
+                        pipe.execute_command(*command)
+                    answers: list[Any] = await pipe.execute(raise_on_error=False)
+                    return answers
+        finally:
+            self._guard.count(loop.time() - started)
+
+    def _left(self, since: float) -> float:
+        """Return how long somebody still waits: not much past the deadline, the wait for a turn included.
+
+        Nobody gets no time at all.
+        """
+        deadline = self._guard.deadline
+        return max(deadline - (asyncio.get_running_loop().time() - since), deadline / 4)
+
+    async def _mended(self, calls: Sequence[Call], answers: list[Any], since: float) -> list[Any]:
+        """Run what a Redis that has restarted did not know, and all after it; raise any other error.
+
+        The order is what callers rely on, and all but the first may be repeated.
+        """
+        known = next((index for index, answer in enumerate(answers) if isinstance(answer, NoScriptError)), None)
+        if known is not None:
+            async with asyncio.timeout(self._left(since)):
+                answers = answers[:known] + [await call.script(call.keys, call.args) for call in calls[known:]]
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
         return answers
 
-    def _answer(self, caller: _Caller, answers: list[Any]) -> None:
-        failed = next((answer for answer in answers if isinstance(answer, Exception)), None)
-        _tell(caller, self._guard.refusal(failed) if failed else None, answers)
-
-    async def _again(self, caller: _Caller, answers: list[Any]) -> None:
-        """Run what a Redis that has restarted did not know, and all after it.
-
-        The order is what they rely on, and all but the first may be repeated.
-        """
-        known = next(index for index, answer in enumerate(answers) if isinstance(answer, NoScriptError))
-        loop = asyncio.get_running_loop()
-        done = answers[:known]
+    async def _tell_mended(self, caller: _Caller, answers: list[Any]) -> None:
         try:
-            async with asyncio.timeout(
-                max(caller.since + self._guard.deadline - loop.time(), self._guard.deadline / 4)
-            ):
-                done += [await call.script(call.keys, call.args) for call in caller.calls[known:]]
+            done = await self._mended(caller.calls, answers, caller.since)
         except (RedisError, OSError, TimeoutError) as error:
-            _tell(caller, self._guard.refusal(error))
+            self._fail([caller], error)
         else:
-            self._answer(caller, done)
+            if not caller.answers.done():
+                caller.answers.set_result(done)
 
+    def _send_away(self) -> None:
+        """Refuse those whose time is over, after an error: each would wait for another pipeline that comes to nothing.
 
-def _tell(caller: _Caller, error: Exception | None, answers: list[Any] | None = None) -> None:
-    if caller.answers.done():
-        return  # the caller has left
-    if error is not None:
-        caller.answers.set_exception(error)
-    else:
-        caller.answers.set_result(answers or [])
+        They stand in front: who came first is over first.
+        """
+        now, over = asyncio.get_running_loop().time(), []
+        while self._waiting and self._waiting[0].since + self._guard.deadline <= now:
+            over.append(self._waiting.popleft())
+        self._fail(over, TimeoutError())
+
+    def _fail(self, callers: Sequence[_Caller], error: Exception) -> None:
+        for caller in callers:
+            if not caller.answers.done():
+                known = isinstance(error, RedisError | OSError | TimeoutError)
+                caller.answers.set_exception(self._guard.refusal(error) if known else error)

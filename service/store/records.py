@@ -26,7 +26,7 @@ tag, and so a slot. Subjects and logins are hashed: they may hold any character 
 places, and of both it is enough to know whether two are the same.
 """
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from binascii import a2b_base64, b2a_base64
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -44,6 +44,7 @@ KEEP: Final = 60
 """Seconds that a record outlives its session, and a cancel is still tried: our clock, Redis's and upstream's differ."""
 MARKS: Final = ("~", "^")
 """Lead the names of what is no session: a lease, and the latest token from a clock ahead of ours."""
+_URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
 DIGEST: Final = 12
 """Bytes of a digest: to pass for somebody else takes 2^96 tries, and names are the identity provider's to give."""
 
@@ -72,7 +73,7 @@ class UserKeys(NamedTuple):
     @property
     def digest(self) -> bytes:
         """The digest of the subject, as it stands on lists."""
-        return urlsafe_b64decode(self.tag[-16:])
+        return a2b_base64(self.tag[-16:].replace("-", "+").replace("_", "/"))
 
     @property
     def live(self) -> str:
@@ -130,7 +131,7 @@ def digest(*words: str) -> bytes:
 
 
 def _text(digest: bytes) -> str:
-    return urlsafe_b64encode(digest).decode()
+    return b2a_base64(digest, newline=False).translate(_URL_SAFE).decode()
 
 
 def shard_of(digest: bytes) -> int:

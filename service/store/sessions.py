@@ -5,6 +5,7 @@ Every step that must be one step is one Lua call.
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import chain
 from math import ceil
 from random import getrandbits
 from typing import Any, NamedTuple
@@ -83,7 +84,6 @@ class SessionStore:
         keys = UserKeys.of(principal.tenant, principal.subject)
         lease = f"~{getrandbits(72):018x}"  # names a slot among the user's own, guards nothing
         refuse_at = limits.live if limits.live and limits.excess == "refuse" else 0
-        windows = [number for window in limits.mints for number in (window.count, window.seconds)]
         alive = lease_seconds + MAX_SECONDS + 2 * KEEP
         login, issued_at = login_mark(principal.login), int(principal.issued_at * 1000)
         gate, name = _gate(principal, keys)
@@ -91,8 +91,8 @@ class SessionStore:
         (verdict, wait, *states), passed = await self._pipeline.run(
             Call(
                 self._admit,
-                [keys.live, keys.fence, *(keys.rate(index) for index in range(len(limits.mints)))],
-                [login, issued_at, lease, lease_seconds, refuse_at, KEEP, *windows],
+                [keys.live, keys.fence, *map(keys.rate, range(len(limits.mints)))],
+                [login, issued_at, lease, lease_seconds, refuse_at, KEEP, *chain(*limits.mints)],
             ),
             Call(self._gate, gate, minting),
         )
@@ -139,15 +139,15 @@ class SessionStore:
                 raise StoreUnavailable("Redis no longer knows the lease")
             case b"crowded":
                 raise Crowded
-        return _pairs(evicted)
+        return _pairs(evicted) if evicted else []
 
     async def forgo(self, admission: Admission, *, refund: bool = False) -> None:
         """Give an unused slot back; *refund* also what the mint counted for in the user's own windows."""
         states = admission.windows if refund else ()
-        numbers = [number for state in states for number in (state.window.count, state.window.seconds)]
+        numbers = chain(*(state.window for state in states))
         async with self._guard():
             await self._forgo(
-                [admission.keys.live, *(admission.keys.rate(index) for index in range(len(states)))],
+                [admission.keys.live, *map(admission.keys.rate, range(len(states)))],
                 [admission.lease, *numbers],
             )
 
@@ -248,4 +248,4 @@ def _policy(windows: tuple[Window, ...], of: str) -> tuple[tuple[str, ...], str]
     """Return what each window is called, and the policy of all: the same for every mint of a tenant."""
     names = tuple(f"{of}-{window.seconds}" if len(windows) > 1 else of for window in windows)
     told = zip(names, windows, strict=True)
-    return names, ", ".join(f'"{name}";q={window.count};w={window.seconds}' for name, window in told)
+    return names, ", ".join(f'"{name}";q={window.most};w={window.seconds}' for name, window in told)
