@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from service.errors import InvalidRequest, InvalidToken, MissingCredentials, PolicyDenied
-from service.identity.claims import check_claims, is_name, telling
+from service.identity.claims import check_claims, is_name, refusal_of, telling
 from service.identity.differences import listed, quoted
 from service.identity.jws import MAX_NAME, parse_token
 from service.identity.keys import KeyCache
@@ -40,7 +40,7 @@ class Authenticator:
         )
         claims, now = parsed.unverified_claims, self._clock()
         # Each entry by its own rules: a strict tenant must not refuse what belongs to a lax one.
-        refusals = [check_claims(claims, parsed.unverified_header, trust, now) for trust in genuine]
+        refusals = [refusal_of(check_claims, claims, parsed.unverified_header, trust, now) for trust in genuine]
         holding = [trust for trust, refusal in zip(genuine, refusals, strict=True) if refusal is None]
         if not holding:
             raise telling(refusals)

@@ -29,20 +29,21 @@ def audience_of(claims: dict[str, Any]) -> frozenset[str]:
     """Return the audiences of `aud`, a string or an array of strings (RFC 7519 §4.1.3); else raise."""
     aud = claims.get("aud")
     values = [aud] if isinstance(aud, str) else aud
-    if not isinstance(values, list) or not values or not all(isinstance(value, str) for value in values):
+    if not isinstance(values, list) or set(map(type, values)) != {str}:
         raise InvalidToken("aud is neither a string nor an array of strings")
     return frozenset(values)
 
 
-def check_claims(claims: dict[str, Any], header: dict[str, Any], trust: Trust, now: float) -> InvalidToken | None:
-    """Return why *trust* refuses these claims at *now* (Unix seconds); None where it accepts them."""
-    return refusal_of(lambda: _check(claims, header, trust, now))
+Check = Callable[[dict[str, Any], dict[str, Any], Trust, float], None]
+"""Raises `InvalidToken` where the trust refuses these claims and this header now (Unix seconds)."""
 
 
-def refusal_of(check: Callable[[], None]) -> InvalidToken | None:
+def refusal_of(
+    check: Check, claims: dict[str, Any], header: dict[str, Any], trust: Trust, now: float
+) -> InvalidToken | None:
     """Return why a check refuses; None where it doesn't. Each trust has rules of its own, and one may do."""
     try:
-        check()
+        check(claims, header, trust, now)
     except InvalidToken as refusal:
         return refusal
     return None
@@ -57,7 +58,8 @@ def telling(refusals: list[InvalidToken | None]) -> InvalidToken:
     return next((refusal for refusal in told if isinstance(refusal, TokenExpired)), told[0])
 
 
-def _check(claims: dict[str, Any], header: dict[str, Any], trust: Trust, now: float) -> None:
+def check_claims(claims: dict[str, Any], header: dict[str, Any], trust: Trust, now: float) -> None:
+    """Raise `InvalidToken` unless *trust* takes these claims for an access token's at *now* (Unix seconds)."""
     _check_kind(claims, header, trust)
     if trust.authorized_parties and not (isinstance(azp := claims.get("azp"), str) and azp in trust.authorized_parties):
         raise InvalidToken("azp is none of those whom the tenant expects")
@@ -105,9 +107,11 @@ def _check_kind(claims: dict[str, Any], header: dict[str, Any], trust: Trust) ->
         raise InvalidToken("a logout token is no access token")
     if kind == _TYPED or trust.accept_id_tokens:
         return
-    if not claims.keys().isdisjoint(_ID_TOKEN_CLAIMS) or any(
-        isinstance(claims.get(name), str) and claims[name].lower() in kinds for name, kinds in _KINDS_IN_CLAIMS.items()
-    ):
+    marked = not claims.keys().isdisjoint(_ID_TOKEN_CLAIMS)
+    for name, kinds in _KINDS_IN_CLAIMS.items():
+        value = claims.get(name)
+        marked = marked or (isinstance(value, str) and value.lower() in kinds)
+    if marked:
         raise InvalidToken("an ID token is no access token: have the page send that one, or set `accept_id_tokens`")
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final
 
 from service.errors import InvalidToken, IssuerUnavailable
@@ -55,9 +54,7 @@ class LogoutTokens:
         believers = believing(parsed, trusts, lambda trust: trust.logout_audiences)
         genuine, unavailable = await verified(self._keys, parsed, believers)
         claims, now = parsed.unverified_claims, self._clock()
-        refusals = {
-            trust: refusal_of(partial(_check, claims, parsed.unverified_header, trust, now)) for trust in genuine
-        }
+        refusals = {trust: refusal_of(_check, claims, parsed.unverified_header, trust, now) for trust in genuine}
         holding = [trust for trust, refusal in refusals.items() if refusal is None]
         if not holding:
             raise telling(list(refusals.values()))

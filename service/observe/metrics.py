@@ -12,7 +12,8 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Final, Literal, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+import prometheus_client
+from prometheus_client import CollectorRegistry, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector
 
@@ -31,6 +32,27 @@ TENANTS: Final = 1000
 OTHER: Final = "other"
 REASONS: Final = ("logout", "cancel", "session_limit", "tenant_revoked", "not_recorded")
 """Why sessions are cancelled."""
+
+
+class _Unasked:
+    """A metric isn't asked each time whether it has its labels: one that lacks them has no value, and fails anyhow."""
+
+    def _raise_if_not_observable(self) -> None:
+        pass
+
+
+class Counter(_Unasked, prometheus_client.Counter):
+    """What only grows."""
+
+
+class Gauge(_Unasked, prometheus_client.Gauge):
+    """What goes up and down."""
+
+
+class Histogram(_Unasked, prometheus_client.Histogram):
+    """How large what was observed was."""
+
+
 M = TypeVar("M", Counter, Gauge, Histogram)
 
 # When each series began: it would double a scrape, and over several processes there is no such thing.

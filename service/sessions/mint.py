@@ -130,16 +130,13 @@ class Mint:
         if not self._under_way[tenant]:
             del self._under_way[tenant]
 
-    async def _admit_user(self, principal: Principal, grant: Grant) -> Admission:
+    async def _admit(self, principal: Principal, grant: Grant) -> Admission:
         try:
-            return await self._store.admit(principal, grant.limits, lease_seconds=self._lease_seconds)
+            admission = await self._store.admit(principal, grant.limits, lease_seconds=self._lease_seconds)
         except (RateLimited, TooManyLiveSessions) as refusal:
             limit = "mint" if isinstance(refusal, RateLimited) else "live"
             self._metrics.limit_hits.labels(self._metrics.tenant(grant.tenant), limit).inc()
             raise
-
-    async def _admit(self, principal: Principal, grant: Grant) -> Admission:
-        admission = await self._admit_user(principal, grant)
         if grant.limits.tenant_mints:
             await self._admit_tenant(grant, admission)
         return admission

@@ -116,6 +116,8 @@ class OpenAISessions:
             tries += sent
             asked = asked or sent > 1 or isinstance(result, Answer) or result.sent
             note(upstream_tries=tries)
+            if isinstance(result, Answer) and retry.final(operation, result.status):
+                return result, True
             reason = retry.retry_reason(operation, result, repeatable=account.retry_creates, now=self._clock())
             if reason is None or retries == retry.MOST or (reason == retry.TOLD and retries):
                 return result, asked
@@ -144,7 +146,7 @@ class OpenAISessions:
         except TRANSPORT_ERRORS as error:
             return Failure("connect", UpstreamUnavailable(type(error).__name__)), 0
         result: Result = await call(addresses[0], ends - self._monotonic())
-        calls = int(not is_held_back(result))
+        calls = 0 if isinstance(result, Failure) and result.kind == "open" else 1
         for address in addresses[1:]:
             left = ends - self._monotonic()
             refused = is_unauthorized(result)
@@ -190,6 +192,9 @@ class OpenAISessions:
         finally:
             if result is None or (isinstance(result, Failure) and result.kind == "pool"):
                 self._breakers.abandoned(probe)  # nothing was learnt of upstream
+        if isinstance(result, Answer) and retry.final("create", result.status):
+            self._breakers.succeeded(address.breaker)
+            return result
         now = self._clock()
         if retry.is_failing(result, now=now):
             if self._breakers.failed(address.breaker, probe):
@@ -225,11 +230,6 @@ class OpenAISessions:
 def is_unauthorized(result: Result) -> bool:
     """Return whether upstream did not believe the key."""
     return isinstance(result, Answer) and result.status == httpx2.codes.UNAUTHORIZED
-
-
-def is_held_back(result: Result) -> bool:
-    """Return whether no call was made at all."""
-    return isinstance(result, Failure) and result.kind == "open"
 
 
 def _error_code(answer: Any) -> str:

@@ -19,6 +19,8 @@ tried to be cancelled, for ever."""
 _ID: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,255}")
 """`cksess_…`: opaque, but it must be a path segment of its own and a Redis field unlike our marks."""
 _ABSENT: Final = object()
+_NOTHING: Final[Mapping[str, Any]] = {}
+_CONFIGURED: Final = ("automatic_thread_titling", "file_upload", "history")
 _STATUSES: Final = {str(status): status for status in Status}
 LARGEST: Final = 2.0**53
 """Integers from here on are not exact in everybody's JSON."""
@@ -55,14 +57,15 @@ def read_cancelled(answer: Any, session_id: str) -> Session:
 
 def _session(answer: Mapping[str, Any], session_id: str, body: CreateSession, expires_at: int) -> Session:
     user, status = answer.get("user"), answer.get("status")
+    workflow, limits, configuration = _maps(answer, "workflow", "rate_limits", "chatkit_configuration")
     return Session(
         id=session_id,
         user=user if isinstance(user, str) and user else body["user"],
         expires_at=expires_at,
         status=_STATUSES.get(status, Status.ACTIVE) if isinstance(status, str) else Status.ACTIVE,
-        workflow=_workflow(_map(answer, "workflow"), body),
-        rate_limits=_rate_limits(answer, body),
-        chatkit_configuration=_configuration(_map(answer, "chatkit_configuration"), body),
+        workflow=_workflow(workflow, body),
+        rate_limits=_rate_limits(limits, answer, body),
+        chatkit_configuration=_configuration(configuration, body),
     )
 
 
@@ -74,30 +77,30 @@ def _asked(body: CreateSession) -> int:
 def _workflow(told: Mapping[str, Any], body: CreateSession) -> dict[str, Any]:
     asked: Mapping[str, Any] = body["workflow"]
     state = told.get("state_variables", ())
+    (tracing,), (tracing_asked,) = _maps(told, "tracing"), _maps(asked, "tracing")
     if not (state is None or isinstance(state, dict)):
         state = asked.get("state_variables")
     return {
         "id": _text(told.get("id")) or asked["id"],
         "version": _text(told.get("version")) or asked.get("version"),
         "state_variables": state if isinstance(state, dict) else None,
-        "tracing": {"enabled": _enabled(_map(told, "tracing"), _map(asked, "tracing"), otherwise=True)},
+        "tracing": {"enabled": _enabled(tracing, tracing_asked, otherwise=True)},
     }
 
 
-def _rate_limits(answer: Mapping[str, Any], body: CreateSession) -> dict[str, Any]:
+def _rate_limits(told: Mapping[str, Any], answer: Mapping[str, Any], body: CreateSession) -> dict[str, Any]:
     name = "max_requests_per_1_minute"
     asked = body["rate_limits"].get(name, 10) if "rate_limits" in body else 10
-    for told in (_map(answer, "rate_limits").get(name), answer.get(name)):
-        if _number(told):
-            return {name: int(told)}
+    for value in (told.get(name), answer.get(name)):
+        if _number(value):
+            return {name: int(value)}
     return {name: asked}
 
 
 def _configuration(told: Mapping[str, Any], body: CreateSession) -> dict[str, Any]:
     asked: Mapping[str, Any] = body.get("chatkit_configuration", {})
-    titling, titling_asked = _map(told, "automatic_thread_titling"), _map(asked, "automatic_thread_titling")
-    upload, upload_asked = _map(told, "file_upload"), _map(asked, "file_upload")
-    history, history_asked = _map(told, "history"), _map(asked, "history")
+    titling, upload, history = _maps(told, *_CONFIGURED)
+    titling_asked, upload_asked, history_asked = _maps(asked, *_CONFIGURED)
     return {
         "automatic_thread_titling": {"enabled": _enabled(titling, titling_asked, otherwise=True)},
         "file_upload": {
@@ -129,9 +132,9 @@ def _count(told: Mapping[str, Any], asked: Mapping[str, Any], name: str, otherwi
     return None
 
 
-def _map(fields: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    value = fields.get(name)
-    return value if isinstance(value, dict) else {}
+def _maps(fields: Mapping[str, Any], *names: str) -> list[Mapping[str, Any]]:
+    """Return the objects of these names; an empty one for what is missing or is none."""
+    return [value if isinstance(value := fields.get(name), dict) else _NOTHING for name in names]
 
 
 def _text(value: Any) -> str | None:
