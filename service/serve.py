@@ -16,6 +16,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
+from service.connection import Connection
 from service.observe.logs import where
 from service.server import Server
 
@@ -226,6 +227,7 @@ async def _all_started(servers: Sequence[uvicorn.Server], running: Sequence[asyn
 def _config(listener: Listener, grace: float) -> uvicorn.Config:
     return uvicorn.Config(
         listener.app,
+        http=Connection,
         lifespan="on" if listener.lifespan else "off",
         log_config=None,
         access_log=False,

@@ -19,6 +19,7 @@ from service.observe.audit import Audit
 from service.observe.logs import note
 from service.policy.explain import explain
 from service.policy.tenant import Policies, Tenant
+from service.session import Limits
 from service.sessions.revoke import Revoke, Standing
 from service.store.records import UserKeys
 from service.store.sessions import SessionStore
@@ -81,7 +82,7 @@ class AdminApi:
                 "upstream": tenant.account.kind,
                 "issuers": sorted({trust.issuer for trust in tenant.trusts}),
                 "visitors": tenant.visitors is not None,
-                "limits": asdict(tenant.limits),
+                "limits": _told(tenant.limits),
                 "blocked_since": since,
             }
             for tenant, since in zip(tenants, blocked, strict=True)
@@ -160,3 +161,11 @@ def _standing(tenant: str, standing: Standing) -> dict[str, Any]:
         "users_remaining": standing.users,
         **told,
     }
+
+
+def _told(limits: Limits) -> dict[str, Any]:
+    mints, tenant_mints = (
+        [{"count": window.most, "seconds": window.seconds} for window in windows]
+        for windows in (limits.mints, limits.tenant_mints)
+    )
+    return {"mints": mints, "tenant_mints": tenant_mints, "live": limits.live, "excess": limits.excess}

@@ -68,6 +68,8 @@ def test_the_command_revokes_tells_and_unblocks(
     assert "blocked since" in standing.out
     assert "all ended" in standing.out
     listed = {each["tenant"]: each for each in ask(service, "/admin/tenants").json()["data"]}
+    assert all({*window} == {"count", "seconds"} for each in listed.values() for window in each["limits"]["mints"])
+    assert any(each["limits"]["mints"] for each in listed.values())
     assert listed[tenant]["blocked_since"]
     assert listed["acme"]["blocked_since"] is None
 
