@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run chat test check image-check walk soak bench bench-policy bench-verify bench-setup format lock generated sbom clean
+.PHONY: help setup run chat test check image-check walk soak bench bench-policy bench-verify bench-stages bench-setup format lock generated sbom clean
 
 help: ## list these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ bench: setup bench-setup ## what a mint costs beside its peers, as ratios (a qua
 
 bench-verify: setup ## what verifying sessions costs the example ChatKit server, as a share of its throughput without
 	@$(BIN)/python tests/bench/verify.py $(ARGS)
+
+bench-stages: setup bench-setup ## where a mint's time goes by stage, and what it costs in instructions and cache lines (six minutes)
+	@$(BIN)/python tests/bench/stages.py $(ARGS)
 
 bench-setup: ## install the peers that `make bench` compares with (.venv-bench; Express where Node is)
 	@PYTHON=$(PYTHON) tests/bench/setup

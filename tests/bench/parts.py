@@ -269,8 +269,10 @@ def load(
             [*command, "-s", str(home / "wrk.lua"), url],
             capture_output=True,
             text=True,
-            check=True,
+            check=False,
             timeout=seconds + 60,
         )
+        if ran.returncode:
+            raise RuntimeError(f"wrk against {url}: {ran.stdout[-300:]} {ran.stderr[-300:]}")
     told = json.loads(ran.stdout.rpartition("JSON ")[2])
     return Load(told["requests"] / told["seconds"], told["p50"], told["p99"], told["errors"])
