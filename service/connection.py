@@ -8,9 +8,8 @@ from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-HEAD: Final = b"HTTP/1.1 "
-CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-"""No head of an answer: who asked for it sends the body only then (RFC 9110 §10.1.1)."""
+INTERIM: Final = b"HTTP/1.1 1"
+"""Begins what is no head of an answer: who waits for `100 Continue` sends the body only then (RFC 9110 §15.2)."""
 
 
 class Connection(HttpToolsProtocol):
@@ -28,11 +27,12 @@ class Connection(HttpToolsProtocol):
 
 
 class _Joined:
-    """A transport that keeps a head until the write that follows it."""
+    """A transport that keeps the head of each answer, its first part, until the write that follows it."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
         self._head = b""
+        self._begun = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -40,14 +40,16 @@ class _Joined:
     def write(self, part: bytes) -> None:
         if self._head:
             part, self._head = self._head + part, b""
-        elif part.startswith(HEAD) and part != CONTINUE:
-            self._head = part
+        elif not self._begun and not part.startswith(INTERIM):
+            self._head, self._begun = part, True
             return
         self._transport.write(part)
 
     def flush(self) -> None:
+        """End an answer: what comes next is another one's head."""
         if self._head:
             self.write(b"")
+        self._begun = False
 
     def close(self) -> None:
         self.flush()

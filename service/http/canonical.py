@@ -81,7 +81,7 @@ class CanonicalLine:
         except ClientDisconnect:
             status = CLIENT_CLOSED
         except asyncio.CancelledError:
-            note(cancelled_by="shutdown")
+            note(cancelled_by=None if ended else "shutdown")
             raise
         except Exception as error:  # noqa: BLE001  (the edge: a defect is answered and told, not passed on)
             if status:

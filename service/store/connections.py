@@ -27,9 +27,19 @@ def is_replicas_answer(error: Exception) -> bool:
 class Faithful:
     """Mixed into a connection: closes it when its server turns out to be a replica, so that the next one looks anew.
 
+    And when it was reset while nobody used it: uvloop tells of that by an error of its own, which redis-py takes for a
+    defect and doesn't try again.
+
     Without it a pool would stay with a demoted primary for ever: it answers, if only `-READONLY` or `-MASTERDOWN`.
     Nothing was written, so the one retry on a lost connection is safe, and goes to whoever is the primary now.
     """
+
+    async def send_packed_command(self, *arguments: Any, **options: Any) -> None:
+        """See redis-py; raise its `ConnectionError` also where uvloop has closed the transport."""
+        try:
+            await super().send_packed_command(*arguments, **options)  # type: ignore[misc]
+        except RuntimeError as error:
+            raise RedisConnectionError("the connection was closed while it lay idle") from error
 
     async def read_response(self, *arguments: Any, **options: Any) -> Any:
         """See redis-py; raise `NotPrimary` where the server is a replica."""

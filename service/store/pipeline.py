@@ -70,7 +70,7 @@ class Pipeline:
             if [answer for answer in answers if isinstance(answer, Exception)]:
                 answers = await self._mended(calls, answers, since)
         except (RedisError, OSError, TimeoutError) as error:
-            self._send_away()
+            self._send_away(error)
             raise self._guard.refusal(error) from error
         return answers
 
@@ -89,20 +89,23 @@ class Pipeline:
                 await self._serve(lane, [self._waiting.popleft() for _ in range(min(MOST, len(self._waiting)))])
         finally:
             # At once, not when the task's end is told: who comes in between would wait for a lane that serves nobody.
-            self._idle.append(lane)
+            self._hand_over(lane)
 
     async def _serve(self, lane: Lane, callers: Sequence[_Caller]) -> None:
-        calls = [call for caller in callers for call in caller.calls]
+        """Tell each caller something, whatever happens: nobody else would."""
         try:
-            answers = await self._exchange(lane, calls, callers[0].since)
+            await self._answer(callers, lane)
         except asyncio.CancelledError:
             for caller in callers:
                 caller.answers.cancel()
             raise
         except Exception as error:  # noqa: BLE001  (a defect is each caller's to tell; the next ones go on)
             self._fail(callers, error)
-            self._send_away()
-            return
+            self._send_away(error)
+
+    async def _answer(self, callers: Sequence[_Caller], lane: Lane) -> None:
+        calls = [call for caller in callers for call in caller.calls]
+        answers = await self._exchange(lane, calls, callers[0].since)
         taken, late = 0, []
         for caller in callers:
             own = answers[taken : taken + len(caller.calls)]
@@ -156,13 +159,13 @@ class Pipeline:
     async def _tell_mended(self, caller: _Caller, answers: list[Any]) -> None:
         try:
             done = await self._mended(caller.calls, answers, caller.since)
-        except (RedisError, OSError, TimeoutError) as error:
+        except Exception as error:  # noqa: BLE001  (the caller's to tell; the others have theirs)
             self._fail([caller], error)
         else:
             if not caller.answers.done():
                 caller.answers.set_result(done)
 
-    def _send_away(self) -> None:
+    def _send_away(self, error: Exception) -> None:
         """Refuse those whose time is over, after an error: each would wait for another pipeline that comes to nothing.
 
         They stand in front: who came first is over first.
@@ -170,7 +173,7 @@ class Pipeline:
         now, over = asyncio.get_running_loop().time(), []
         while self._waiting and self._waiting[0].since + self._guard.deadline <= now:
             over.append(self._waiting.popleft())
-        self._fail(over, TimeoutError())
+        self._fail(over, error)
 
     def _fail(self, callers: Sequence[_Caller], error: Exception) -> None:
         for caller in callers:

@@ -11,9 +11,9 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from service.connection import CONTINUE, Connection
+from service.connection import Connection
 
-PARTS = ("HTTP/1.1 first", "second")
+PARTS = ("HTTP/1.1 first", "HTTP/1.1 second")
 
 
 async def plain(_request: Request) -> Response:
@@ -34,6 +34,15 @@ async def torn(_request: Request) -> Response:
         raise RuntimeError("on purpose")
 
     return StreamingResponse(parts())
+
+
+async def sized(request: Request) -> Response:
+    async def parts() -> AsyncIterator[str]:
+        for part in (*PARTS, "."):
+            yield part
+            await request.app.state.go_on.wait()
+
+    return StreamingResponse(parts(), headers={"content-length": str(len("".join(PARTS)) + 1)})
 
 
 async def streamed(request: Request) -> Response:
@@ -78,9 +87,8 @@ class Caller:
 
 @pytest.fixture
 async def caller() -> AsyncIterator[Caller]:
-    routes = [
-        Route(f"/{each.__name__}", each, methods=["GET", "POST"]) for each in (plain, nothing, echo, torn, streamed)
-    ]
+    endpoints = (plain, nothing, echo, torn, sized, streamed)
+    routes = [Route(f"/{each.__name__}", each, methods=["GET", "POST"]) for each in endpoints]
     app = Starlette(routes=routes)
     app.state.go_on = asyncio.Event()
     config = uvicorn.Config(app, http=Connection, lifespan="off", log_config=None, port=0)
@@ -131,7 +139,7 @@ async def test_answers_to_requests_in_a_row_come_in_order(caller: Caller) -> Non
 
 async def test_who_waits_to_be_asked_for_the_body_is_asked(caller: Caller) -> None:
     caller.ask("POST /echo HTTP/1.1", "content-length: 5", "expect: 100-continue")
-    assert await caller.until(b"\r\n\r\n") == CONTINUE
+    assert await caller.until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
     caller.writer.write(b"hello")
     assert (await caller.until(b"hello")).startswith(b"HTTP/1.1 200 OK\r\n")
 
@@ -143,6 +151,15 @@ async def test_a_stream_begins_with_its_first_part_and_not_with_its_last(caller:
     assert PARTS[1].encode() not in first
     caller.app.state.go_on.set()
     await caller.until(f"{PARTS[1]}\r\n0\r\n\r\n".encode())
+
+
+async def test_a_part_that_looks_like_a_head_is_not_kept(caller: Caller) -> None:
+    caller.ask("GET /sized HTTP/1.1")
+    await caller.until(PARTS[0].encode())
+    caller.app.state.go_on.set()
+    await caller.until(f"{PARTS[1]}.".encode())
+    caller.ask("GET /plain HTTP/1.1")
+    assert (await caller.until(b"whole")).startswith(b"HTTP/1.1 200 OK\r\n")
 
 
 async def test_what_is_torn_is_ended(caller: Caller) -> None:

@@ -1,16 +1,20 @@
 """Scripts of many callers in one pipeline: each gets its own answers, in time, whatever happens to the others."""
 
 import asyncio
+import socket
+import struct
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 from redis.asyncio import Redis
 
 from service.errors import StoreUnavailable
 from service.observe.metrics import Metrics
-from service.store.connect import RedisGuard
+from service.store.connect import RedisGuard, connect
 from service.store.pipeline import Call, Pipeline
 
 
@@ -86,6 +90,39 @@ async def test_nobody_waits_for_a_silent_redis_past_the_deadline(redis: Redis) -
     await redis.ping()
 
 
+async def test_a_defect_is_told_to_all_and_stops_nobody(
+    redis: Redis, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = redis.register_script("return 1")
+    await redis.script_flush()
+
+    async def broken(_script: Any) -> None:
+        await asyncio.sleep(0)
+        raise RuntimeError("on purpose")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(redis, "script_load", broken)
+        async with asyncio.timeout(10):
+            found = await asyncio.gather(
+                *(pipeline.run(Call(script, ["k"], [])) for _ in range(300)), return_exceptions=True
+            )
+    assert {type(each) for each in found} == {RuntimeError}
+    assert await pipeline.run(Call(script, ["k"], [])) == [1]
+
+
+async def test_who_waits_is_told_when_those_who_are_served_are_given_up(redis: Redis, pipeline: Pipeline) -> None:
+    script = redis.register_script("return 1")
+    assert await pipeline.run(Call(script, ["k"], [])) == [1]
+    await redis.client_pause(300)
+    served = [asyncio.create_task(pipeline.run(Call(script, ["k"], []))) for _ in range(2)]
+    await asyncio.sleep(0.05)
+    waiting = [asyncio.create_task(pipeline.run(Call(script, ["k"], []))) for _ in range(5)]
+    await asyncio.sleep(0)
+    for task in served:
+        task.cancel()
+    assert await asyncio.gather(*waiting) == [[1]] * 5
+
+
 async def test_it_goes_on_after_a_lost_connection(redis: Redis, pipeline: Pipeline) -> None:
     script = redis.register_script("return 7")
     assert await pipeline.run(Call(script, ["k"], [])) == [7]
@@ -133,6 +170,46 @@ async def test_hundreds_who_wait_for_a_silent_redis_are_all_sent_away_in_time(re
     assert all(isinstance(each, StoreUnavailable) for each in found)
     assert time.perf_counter() - started < 2
     await redis.ping()
+
+
+def test_a_connection_that_was_reset_while_idle_is_made_anew_on_uvloop_too(redis_socket: Path) -> None:
+    """As when a firewall forgets it: uvloop has an error of its own for that, which redis-py doesn't know."""
+
+    async def run() -> None:
+        accepted: list[asyncio.StreamWriter] = []
+
+        async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while read := await reader.read(65_536):
+                writer.write(read)
+            writer.close()
+
+        async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            accepted.append(writer)
+            inner, outer = await asyncio.open_unix_connection(str(redis_socket))
+            await asyncio.gather(copy(reader, outer), copy(inner, writer), return_exceptions=True)
+            outer.close()
+
+        async with await asyncio.start_server(relay, "127.0.0.1", 0) as listening:
+            port = listening.sockets[0].getsockname()[1]
+            redis = connect(f"redis://127.0.0.1:{port}/0", timeout=5.0, connections=8)
+            pipeline = Pipeline(redis, RedisGuard(Metrics(), deadline=5.0))
+            echo = redis.register_script("return ARGV[1]")
+            await asyncio.gather(*(pipeline.run(Call(echo, ["k"], [n])) for n in range(8)), redis.ping())
+            for flush in (False, True):
+                if flush:  # the pool's connections are needed too, to tell Redis the script again
+                    await redis.script_flush()
+                for writer in accepted:
+                    writer.get_extra_info("socket").setsockopt(
+                        socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+                    )
+                    writer.transport.abort()
+                accepted.clear()
+                await asyncio.sleep(0.05)
+                found = await asyncio.gather(*(pipeline.run(Call(echo, ["k"], [n])) for n in range(8)))
+                assert found == [[str(n).encode()] for n in range(8)]
+            await redis.aclose()
+
+    uvloop.run(run())
 
 
 async def test_a_client_that_is_closed_does_not_wait_for_the_kept_connection(redis: Redis) -> None:
