@@ -14,6 +14,8 @@ from service.observe.metrics import TENANTS, Metrics
 MANY = 10_000
 MOST_BYTES = 1_000_000
 MOST_SECONDS = 0.2
+TRIES = 10
+"""The best counts: whoever shares the machine can double what it takes."""
 OUTCOMES = ("minted", "upstream_timeout", "rate_limited")
 
 
@@ -31,7 +33,7 @@ def mint_for_all(metrics: Metrics) -> None:
 
 def judge(metrics: Metrics, accept: str) -> None:
     body, _ = metrics.exposition(accept)
-    took = min(timed(metrics, accept) for _ in range(3))
+    took = min(timed(metrics, accept) for _ in range(TRIES))
     assert body.count(b"chatkit_mint_sessions_live{") == TENANTS + 1
     assert b'tenant="other"' in body
     print(f"{len(body)} bytes in {took * 1000:.0f} ms")  # noqa: T201  (`pytest -s` tells)
