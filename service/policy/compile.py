@@ -3,7 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
-from typing import Any
+from functools import lru_cache
+from itertools import chain
+from typing import Any, Final
 
 from pydantic import ValidationError
 
@@ -31,6 +33,9 @@ from service.session import Account, Limits, Window
 Locate = Callable[[Route, str], Mistake]
 WORKFLOW: contract.Path = ("workflow", "id")
 SECONDS_IN = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
+
+SHORT: Final = 256
+"""Characters of a text that tenants may share."""
 
 
 class Compiling:
@@ -119,7 +124,7 @@ class Compiling:
                 self._check(check, value, (*route, *path))
         if len([path for path in [*constant, *computed] if path[:2] == contract.STATE_VARIABLES]) > 64:  # noqa: PLR2004
             self.wrong((*route, *contract.STATE_VARIABLES), "at most 64 state variables")
-        return Body(constant, computed, layers)
+        return Body(_shared(constant), computed, layers)
 
     def _computed(
         self,
@@ -230,6 +235,21 @@ def _pages(file: TenantFile, welcome: frozenset[str]) -> Pages:
         frozenset(file.visitors.origins) | welcome if file.visitors else frozenset()
     )
     return Pages(with_cookies | welcome | frozenset(file.cors.origins if file.cors else ()), with_cookies)
+
+
+def _shared(constant: contract.Flat) -> contract.Flat:
+    """Return an equal mapping, which nobody changes: tenants of one template have one, which stays in caches."""
+    if all(
+        isinstance(value, bool | int) or (isinstance(value, str) and len(value) < SHORT) for value in constant.values()
+    ):
+        return _one_of(*chain(*constant.items()))
+    return constant  # too long to be kept for others, or wrong
+
+
+@lru_cache(maxsize=16_384, typed=True)
+def _one_of(*flat: Any) -> contract.Flat:
+    """Return paths and values, in turns, as a mapping. The types of values count: 1 is not true."""
+    return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
 def _limits(quota: QuotaEntry) -> Limits:

@@ -167,6 +167,7 @@ Computed = Callable[[Any], Any]
 """A value that depends on the caller: activation → value; raises `ExpressionError`."""
 
 
+@lru_cache(maxsize=65_536)
 def parse_value(text: str) -> str | Computed:
     """Return *text* itself, or what computes it if it holds `${…}`; `$${` stands for a plain `${`.
 

@@ -313,3 +313,28 @@ def test_secrets_that_make_or_check_signatures_are_long(
             assert load(text, environ={"S": secret}).tenants
         else:
             assert "32 bytes" in mistakes(text, environ={"S": secret})[0]
+
+
+# --- what tenants share ---
+
+
+def test_tenants_of_one_template_share_what_is_the_same_and_nothing_else(load: Load, acme: str) -> None:
+    """1, 1.0 and true are equal in Python, and three things to a workflow."""
+
+    def tenant(name: str, value: str) -> str:
+        return acme.replace("tenant: acme", f"tenant: {name}") + f"    state_variables: {{tier: {value}}}\n"
+
+    values = {"one": "1", "also-one": "1", "true": "true", "float": "1.0", "long": "x" * 300, "also-long": "x" * 300}
+    files = {name: tenant(f"t-{name}", value) for name, value in values.items()}
+    held = {name: load(files).tenants[f"t-{name}"].session.constant for name in files}
+    tier = ("workflow", "state_variables", "tier")
+    assert {name: (type(each[tier]), each[tier]) for name, each in held.items()} == {
+        "one": (int, 1),
+        "also-one": (int, 1),
+        "true": (bool, True),
+        "float": (float, 1.0),
+        "long": (str, "x" * 300),
+        "also-long": (str, "x" * 300),
+    }
+    assert held["one"] is held["also-one"]
+    assert held["long"] is not held["also-long"], "long texts aren't kept for others"
