@@ -14,6 +14,8 @@ from service.observe.metrics import TENANTS, Metrics
 MANY = 10_000
 MOST_BYTES = 1_000_000
 MOST_SECONDS = 0.2
+MOST_TIMES = 5
+"""What two workers' may cost, as a multiple of one process's: 2.7 as a rule, 110 ms. A slow hour makes both dearer."""
 TRIES = 10
 """The best counts: whoever shares the machine can double what it takes."""
 OUTCOMES = ("minted", "upstream_timeout", "rate_limited")
@@ -31,14 +33,14 @@ def mint_for_all(metrics: Metrics) -> None:
     metrics.set_live(dict.fromkeys(names, 1))
 
 
-def judge(metrics: Metrics, accept: str) -> None:
+def judge(metrics: Metrics, accept: str, *, most: float = MOST_SECONDS) -> None:
     body, _ = metrics.exposition(accept)
     took = min(timed(metrics, accept) for _ in range(TRIES))
     assert body.count(b"chatkit_mint_sessions_live{") == TENANTS + 1
     assert b'tenant="other"' in body
     print(f"{len(body)} bytes in {took * 1000:.0f} ms")  # noqa: T201  (`pytest -s` tells)
     assert len(body) < MOST_BYTES
-    assert took < MOST_SECONDS
+    assert took < most
 
 
 def timed(metrics: Metrics, accept: str) -> float:
@@ -72,4 +74,7 @@ def test_of_two_workers(tmp_path: Path) -> None:
     environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     for place in ("0", "1"):
         subprocess.run([sys.executable, "-c", WORKER, str(tmp_path), place], env=environ, timeout=50, check=True)
-    judge(Metrics(tmp_path), "")
+    alone = Metrics()
+    mint_for_all(alone)
+    beside = min(timed(alone, "") for _ in range(TRIES))
+    judge(Metrics(tmp_path), "", most=MOST_TIMES * beside)
