@@ -15,7 +15,10 @@ MANY = 10_000
 MOST_BYTES = 1_000_000
 MOST_SECONDS = 0.2
 MOST_TIMES = 5
-"""What two workers' may cost, as a multiple of one process's: 2.7 as a rule, 110 ms. A slow hour makes both dearer."""
+"""What OpenMetrics and two workers may cost, in times of one process's text: 1.6 (65 ms) and 2.7 (110 ms) as a rule.
+
+A slow hour makes all of them dearer.
+"""
 TRIES = 10
 """The best counts: whoever shares the machine can double what it takes."""
 OUTCOMES = ("minted", "upstream_timeout", "rate_limited")
@@ -43,6 +46,11 @@ def judge(metrics: Metrics, accept: str, *, most: float = MOST_SECONDS) -> None:
     assert took < most
 
 
+def of_text(metrics: Metrics) -> float:
+    """Seconds for the simplest form: what the others are judged beside."""
+    return min(timed(metrics, "") for _ in range(TRIES))
+
+
 def timed(metrics: Metrics, accept: str) -> float:
     """Seconds of our own: the machine may be busy with something else."""
     started = time.process_time()
@@ -54,7 +62,7 @@ def timed(metrics: Metrics, accept: str) -> float:
 def test_of_one_process(accept: str) -> None:
     metrics = Metrics()
     mint_for_all(metrics)
-    judge(metrics, accept)
+    judge(metrics, accept, most=MOST_TIMES * of_text(metrics) if accept else MOST_SECONDS)
 
 
 WORKER = """
@@ -76,5 +84,4 @@ def test_of_two_workers(tmp_path: Path) -> None:
         subprocess.run([sys.executable, "-c", WORKER, str(tmp_path), place], env=environ, timeout=50, check=True)
     alone = Metrics()
     mint_for_all(alone)
-    beside = min(timed(alone, "") for _ in range(TRIES))
-    judge(Metrics(tmp_path), "", most=MOST_TIMES * beside)
+    judge(Metrics(tmp_path), "", most=MOST_TIMES * of_text(alone))
