@@ -67,12 +67,15 @@ class Pipeline:
     async def _alone(self, lane: Lane | None, calls: Sequence[Call], since: float) -> list[Any]:
         try:
             answers = await self._exchange(lane, calls, since)
-            if [answer for answer in answers if isinstance(answer, Exception)]:
-                answers = await self._mended(calls, answers, since)
         except (RedisError, OSError, TimeoutError) as error:
             self._send_away(error)
             raise self._guard.refusal(error) from error
-        return answers
+        if not [answer for answer in answers if isinstance(answer, Exception)]:
+            return answers
+        try:
+            return await self._mended(calls, answers, since)
+        except (RedisError, OSError, TimeoutError) as error:  # of our own scripts: nobody else's
+            raise self._guard.refusal(error) from error
 
     def _hand_over(self, lane: Lane) -> None:
         """Let the lane serve those who came meanwhile."""
