@@ -4,6 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
+# Where it is set, every command that a test starts would compile our code anew.
+unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .PHONY: help setup run chat test check image-check walk soak bench bench-policy bench-verify bench-stages bench-setup format lock generated sbom clean
 

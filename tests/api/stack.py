@@ -101,6 +101,9 @@ class Caller:
     login: str = field(default_factory=lambda: secrets.token_hex(8))
     claims: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        _ = self.token  # of now: first asked for after a logout, it would be of a later login
+
     @cached_property
     def token(self) -> str:
         """One token for the login's whole life: a later one would count as issued after a logout."""

@@ -87,17 +87,8 @@ def documents(text: str) -> list[Any]:
     return found
 
 
-@pytest.mark.timeout(120)
-@pytest.mark.parametrize("command", [SCRIPT, COMMAND], ids=["chatkit-mint", "python -m service"])
-def test_the_printed_lines_mint_and_log_out(dev: Callable[..., Dev], command: list[str]) -> None:
-    running = dev(command).ready()
-    lines = [
-        *running.printed("TOKEN="),
-        *running.printed("curl "),
-        *running.printed("export "),
-        *running.printed(".*--url"),
-    ]
-    assert len(lines) >= 7
+def in_a_shell(lines: list[str]) -> str:
+    """Type the lines into a shell; return what it prints."""
     shell = subprocess.run(
         ["bash", "-e", "-u", "-o", "pipefail"],
         input="\n".join(lines),
@@ -109,7 +100,20 @@ def test_the_printed_lines_mint_and_log_out(dev: Callable[..., Dev], command: li
         check=False,
     )
     assert (shell.returncode, shell.stderr) == (0, "")
-    answers, _, told = shell.stdout.partition("alice of acme")
+    return shell.stdout
+
+
+@pytest.mark.timeout(120)
+def test_the_printed_lines_mint_and_log_out(dev: Callable[..., Dev]) -> None:
+    running = dev().ready()
+    lines = [
+        *running.printed("TOKEN="),
+        *running.printed("curl "),
+        *running.printed("export "),
+        *running.printed(".*--url"),
+    ]
+    assert len(lines) >= 7
+    answers, _, told = in_a_shell(lines).partition("alice of acme")
     session, report = documents(answers)
     assert "no live session" in told
     assert "Done: all ended" in told
@@ -117,6 +121,17 @@ def test_the_printed_lines_mint_and_log_out(dev: Callable[..., Dev], command: li
     assert (session["object"], session["status"]) == ("chatkit.session", "active")
     assert session["client_secret"].startswith("ek_")
     assert report == {"cancelled": 1, "pending": 0}
+
+
+@pytest.mark.timeout(120)
+def test_started_as_a_module_it_prints_commands_of_the_module(dev: Callable[..., Dev]) -> None:
+    running = dev(COMMAND).ready()
+    [token], [mint, _] = running.printed("TOKEN="), running.printed("curl ")
+    module = token.removeprefix("TOKEN=$(").partition(" token ")[0]
+    assert module.endswith(" -m service")
+    assert json.loads(in_a_shell([token, mint]))["status"] == "active"
+    operating = running.printed(".*--url")
+    assert [line.removeprefix(module).split()[0] for line in operating] == ["sessions", "revoke", "unblock"]
 
 
 def test_the_printed_addresses_answer(dev: Callable[..., Dev]) -> None:

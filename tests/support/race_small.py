@@ -33,13 +33,13 @@ SHORT = {
     "mint, logout without sid": Small(NO_SID, 28),
     "new login's mint, logout": Small(Plan(mints_a=0, mints_b=1, before_a=1, sweeps=0, together=True), 20),
     "mint, logout, crash": Small(ONE_LIVE, 30, reduce=True, crashes=True),
-    "logout, sweep of older cancels, crash": Small(
-        Plan(mints_a=0, before_a=1, backlog=True, sweeps=1, together=True), 100, reduce=True, crashes=True
-    ),
 }
 """For every test run."""
 
 LONG = SHORT | {
+    "logout, sweep of older cancels, crash": Small(
+        Plan(mints_a=0, before_a=1, backlog=True, sweeps=1, together=True), 100, reduce=True, crashes=True
+    ),
     "mint, logout, failing cancel": Small(
         Plan(sid_a=None, sid_b=None, iat_b="later", sweeps=0, before_a=1, cancels_fail=1, together=True), 150
     ),
