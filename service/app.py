@@ -53,6 +53,7 @@ from service.store.connect import RedisGuard
 from service.store.eviction import warn_of_eviction
 from service.store.limits import SharedLimits
 from service.store.logins import LoginStore
+from service.store.pipeline import Pipeline
 from service.store.queue import CancelQueue
 from service.store.revocations import RevocationStore
 from service.store.sessions import SessionStore
@@ -123,8 +124,7 @@ def create_app(
         settings.config_dir, defaults_of(settings, environ or {}, pages), metrics, audit, clock=clock
     )
     control = Control(asyncio.Event(), sink)
-    redis = redis or redis_of(settings)
-    transport = transport or make_transport()
+    redis, transport = redis or redis_of(settings), transport or make_transport()
     openai = OpenAISessions(transport, metrics, patience_of(settings), clock=clock, spans=spans)
     issuers: dict[str, SessionIssuer] = {
         "openai": openai,
@@ -132,9 +132,10 @@ def create_app(
     }
     keys, census = KeyCache(transport, metrics), Census(clock)
     guard = RedisGuard(metrics, deadline=settings.redis_timeout)
-    store, queue = SessionStore(redis, guard), CancelQueue(redis, guard)
+    pipeline = Pipeline(redis, guard)
+    store, queue = SessionStore(redis, guard, pipeline), CancelQueue(redis, guard, pipeline)
     canceller = Canceller(queue, issuers, policies.account_at, metrics, audit, census, clock=clock)
-    limits = SharedLimits(redis, guard, metrics)
+    limits = SharedLimits(redis, pipeline, metrics)
     mint = Mint(
         store,
         limits,
@@ -149,7 +150,12 @@ def create_app(
     )
 
     revoke = Revoke(
-        TenantStore(redis, guard), RevocationStore(redis, guard), store, queue, policies.remember_for, clock=clock
+        TenantStore(redis, guard),
+        RevocationStore(redis, guard, pipeline),
+        store,
+        queue,
+        policies.remember_for,
+        clock=clock,
     )
 
     @asynccontextmanager

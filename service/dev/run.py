@@ -20,6 +20,7 @@ from service.observe.metrics import Metrics
 from service.serve import Listener, bind, listen, serve, url_of
 from service.settings import Settings
 from service.store.connect import RedisGuard, connect
+from service.store.pipeline import Pipeline
 from service.store.private import with_redis
 from service.store.sessions import SessionStore
 from service.transport import make_transport
@@ -71,13 +72,14 @@ async def run_dev(settings: Settings, environ: Mapping[str, str], directory: Pat
         public = listen(app, LOOPBACK, ports.public, option="--port", lifespan=True)
         operations = listen(app.state.operations, LOOPBACK, ports.operations, option="--ops-port")
         redis = connect(redis_url.get_secret_value(), timeout=settings.redis_timeout, connections=DEMO_CONNECTIONS)
+        guard = RedisGuard(Metrics(), deadline=settings.redis_timeout)
         demo = Demo(
             url_of(page),
             public.url,
             lambda: app.state.policies.current,
             provider,
             # What the page asks for is not the service's work, and in no metric of it.
-            SessionStore(redis, RedisGuard(Metrics(), deadline=settings.redis_timeout)),
+            SessionStore(redis, guard, Pipeline(redis, guard)),
             Authority(redis),
             metrics,
             time.time,

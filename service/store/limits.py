@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from service.errors import RateLimited
 from service.observe.metrics import Metrics
 from service.session import Window
-from service.store.connect import RedisGuard
+from service.store.pipeline import Pipeline
 from service.store.scripts import lua
 from service.store.sessions import rate_headers, window_states
 
@@ -21,9 +21,9 @@ V6_PREFIX = 64
 class SharedLimits:
     """Mints per tenant and per client address, over all replicas. Raises `StoreUnavailable` when Redis fails."""
 
-    def __init__(self, redis: Redis, guard: RedisGuard, metrics: Metrics) -> None:
+    def __init__(self, redis: Redis, pipeline: Pipeline, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._guard = guard
+        self._pipeline = pipeline
         self._rate = redis.register_script(lua("rate"))
 
     async def admit_tenant(self, tenant: str, windows: Sequence[Window]) -> None:
@@ -38,11 +38,9 @@ class SharedLimits:
     async def _admit(self, kind: str, tenant: str, tag: str, windows: Sequence[Window]) -> None:
         if not windows:
             return
-        async with self._guard():
-            verdict, wait, *states = await self._rate(
-                [f"cm:{kind}:{{{tag}}}:rate:{index}" for index in range(len(windows))],
-                [*chain(*windows)],
-            )
+        verdict, wait, *states = await self._pipeline.one(
+            self._rate, [f"cm:{kind}:{{{tag}}}:rate:{index}" for index in range(len(windows))], [*chain(*windows)]
+        )
         if verdict == b"rate":
             self._metrics.limit_hits.labels(self._metrics.tenant(tenant), kind).inc()
             standing = window_states(windows, states)

@@ -47,6 +47,11 @@ class Pipeline:
         self._idle = [] if self._apart else [Lane(redis) for _ in range(LANES)]
         self._tasks: set[asyncio.Task[None]] = set()
 
+    async def one(self, script: AsyncScript, keys: Sequence[str], args: Sequence[str | int] = ()) -> Any:
+        """Run one script and return its answer; raise `StoreUnavailable`."""
+        (answer,) = await self.run(Call(script, keys, args))
+        return answer
+
     async def run(self, *calls: Call) -> list[Any]:
         """Run the scripts one after the other and return their answers; raise `StoreUnavailable`."""
         loop = asyncio.get_running_loop()

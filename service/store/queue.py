@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 from service.errors import StoreUnavailable
 from service.session import Live
 from service.store.connect import RedisGuard
+from service.store.pipeline import Pipeline
 from service.store.records import KEEP, SHARDS, Queued, UserKeys, due_shard, readable, since_shard, write_queued
 from service.store.scripts import lua
 
@@ -41,26 +42,29 @@ class Claim:
 class CancelQueue:
     """Each method raises `StoreUnavailable` when Redis fails."""
 
-    def __init__(self, redis: Redis, guard: RedisGuard) -> None:
+    def __init__(self, redis: Redis, guard: RedisGuard, pipeline: Pipeline) -> None:
         self._redis = redis
         self._sets: Any = redis  # redis-py's types leave open whether these answer now or later
         self._guard = guard
+        self._pipeline = pipeline
         self._schedule = redis.register_script(lua("schedule"))
         self._enqueue = redis.register_script(lua("enqueue"))
         self._settle = redis.register_script(lua("settle"))
         self._claim = redis.register_script(lua("claim"))
         self._release = redis.register_script(lua("release"))
         self._drop = redis.register_script(lua("drop"))
+        self._queued = redis.register_script(lua("queued"))
 
     async def schedule(self, keys: UserKeys, *, delay: float) -> Claim | None:
         """List the user as due in *delay* seconds or sooner: before anything is queued for it, and to hurry it.
 
         Where nobody had listed the user, return what proves it, as long as it holds.
         """
-        async with self._guard():
-            score: bytes | None = await self._schedule(
-                [keys.due, keys.since], [keys.tag, int(delay * 1000), LISTED, int(LISTED_FOR * 1000)]
-            )
+        score: bytes | None = await self._pipeline.one(
+            self._schedule,
+            [keys.due, keys.since],
+            [keys.tag, int(delay * 1000), LISTED, int(LISTED_FOR * 1000)],
+        )
         return None if score is None else Claim(keys, ((keys.tag, score.decode()),))
 
     async def hurry(self, keys: UserKeys, own: Claim | None, *, delay: float) -> None:
@@ -74,13 +78,11 @@ class CancelQueue:
     async def put(self, keys: UserKeys, live: Live, *, reason: str, since: float) -> None:
         """Queue a session that could not be recorded, and had to end then (*since*, Unix seconds)."""
         entry = write_queued(Queued(live.id, 0, reason, live, since))
-        async with self._guard():
-            await self._enqueue([keys.live, keys.queue], [live.id, entry, live.expires_at, KEEP])
+        await self._pipeline.one(self._enqueue, [keys.live, keys.queue], [live.id, entry, live.expires_at, KEEP])
 
     async def forget(self, keys: UserKeys, *names: str) -> None:
         """Take sessions or leases off the live ones."""
-        async with self._guard():
-            await self._drop([keys.live], names)
+        await self._pipeline.one(self._drop, [keys.live], names)
 
     async def claim(self, *, hidden: float, most: int, full: Sequence[str] = ()) -> list[Claim]:
         """Take about *most* due users a shard; other sweepers don't see them for *hidden* seconds.
@@ -93,10 +95,9 @@ class CancelQueue:
 
         async def shard(number: int) -> list[bytes] | StoreUnavailable:
             try:
-                async with self._guard():
-                    taken: list[bytes] = await self._claim(
-                        [due_shard(number)], [int(hidden * 1000), most, PUT_OFF, LOOKED_AT, *full]
-                    )
+                taken: list[bytes] = await self._pipeline.one(
+                    self._claim, [due_shard(number)], [int(hidden * 1000), most, PUT_OFF, LOOKED_AT, *full]
+                )
             except StoreUnavailable as refusal:
                 return refusal
             return taken
@@ -123,9 +124,8 @@ class CancelQueue:
 
     async def queued(self, keys: UserKeys) -> list[Queued]:
         """Return the user's sessions that must still be cancelled."""
-        async with self._guard():
-            entries: Any = await self._redis.hgetall(keys.queue)
-        return readable(entries.items())
+        entries: list[bytes] = await self._pipeline.one(self._queued, [keys.queue])
+        return readable(zip(entries[::2], entries[1::2], strict=True))
 
     async def settle(
         self, keys: UserKeys, confirmed: Sequence[str], over: Sequence[str], failed: Sequence[Queued]
@@ -137,10 +137,11 @@ class CancelQueue:
         entries = [
             word for each in failed for word in (each.id, write_queued(replace(each, attempts=each.attempts + 1)))
         ]
-        async with self._guard():
-            left, leases = await self._settle(
-                [keys.queue, keys.tally, keys.live], [len(confirmed), len(over), LISTED, *confirmed, *over, *entries]
-            )
+        left, leases = await self._pipeline.one(
+            self._settle,
+            [keys.queue, keys.tally, keys.live],
+            [len(confirmed), len(over), LISTED, *confirmed, *over, *entries],
+        )
         return left, leases
 
     async def release(self, claim: Claim, *, delay: float | None, idle: bool = False) -> bool:
@@ -152,13 +153,10 @@ class CancelQueue:
         """
         ours = False
         milliseconds = -1 if delay is None else int(delay * 1000)
-        async with self._guard():
-            for entry, score in claim.entries:
-                ours = (
-                    bool(
-                        await self._release([claim.keys.due, claim.keys.since], [entry, score, milliseconds, int(idle)])
-                    )
-                    or ours
-                )
-                milliseconds = -1  # once is enough
+        for entry, score in claim.entries:
+            released = await self._pipeline.one(
+                self._release, [claim.keys.due, claim.keys.since], [entry, score, milliseconds, int(idle)]
+            )
+            ours = bool(released) or ours
+            milliseconds = -1  # once is enough
         return ours

@@ -8,6 +8,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from service.store.connect import RedisGuard
+from service.store.pipeline import Pipeline
 from service.store.records import UserKeys
 from service.store.scripts import lua
 
@@ -49,9 +50,10 @@ class Progress:
 class RevocationStore:
     """Each method raises `StoreUnavailable` when Redis fails."""
 
-    def __init__(self, redis: Redis, guard: RedisGuard) -> None:
+    def __init__(self, redis: Redis, guard: RedisGuard, pipeline: Pipeline) -> None:
         self._redis: Any = redis  # redis-py's types leave open whether these answer now or later
         self._guard = guard
+        self._pipeline = pipeline
         self._sessions = redis.register_script(lua("sessions_revoked"))
         self._begin = redis.register_script(lua("begin_revocation"))
         self._count = redis.register_script(lua("count_revoked"))
@@ -103,11 +105,12 @@ class RevocationStore:
 
     async def count(self, keys: UserKeys) -> int:
         """Count a user's sessions, settled ones too; return how many of the tenant are counted by now."""
-        async with self._guard():
-            sessions: int = await self._sessions([keys.queue, keys.tally], [REASON])
-            if not sessions:
-                return 0
-            counted: int = await self._count([_job(keys.tenant), _users(keys.tenant)], [keys.tag, sessions])
+        sessions: int = await self._pipeline.one(self._sessions, [keys.queue, keys.tally], [REASON])
+        if not sessions:
+            return 0
+        counted: int = await self._pipeline.one(
+            self._count, [_job(keys.tenant), _users(keys.tenant)], [keys.tag, sessions]
+        )
         return counted
 
     async def users(self, tenant: str, cursor: int, *, most: int) -> tuple[int, list[UserKeys]]:

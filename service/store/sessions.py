@@ -61,10 +61,10 @@ class Crowded(Exception):  # noqa: N818
 class SessionStore:
     """Sessions, fences and limits of every user. Each method raises `StoreUnavailable` when Redis fails."""
 
-    def __init__(self, redis: Redis, guard: RedisGuard) -> None:
+    def __init__(self, redis: Redis, guard: RedisGuard, pipeline: Pipeline) -> None:
         self._redis = redis
         self._guard = guard
-        self._pipeline = Pipeline(redis, guard)
+        self._pipeline = pipeline
         self._admit = redis.register_script(lua("admit"))
         self._gate = redis.register_script(lua("gate"))
         self._record = redis.register_script(lua("record"))
@@ -129,9 +129,7 @@ class SessionStore:
             give_way,
             int(listed),
         ]
-        ((verdict, *evicted),) = await self._pipeline.run(
-            Call(self._record, [keys.live, keys.fence, keys.queue], arguments)
-        )
+        verdict, *evicted = await self._pipeline.one(self._record, [keys.live, keys.fence, keys.queue], arguments)
         match verdict:
             case b"revoked":
                 raise LoginRevoked("fenced at record: a logout came while the session was being created")
@@ -145,11 +143,8 @@ class SessionStore:
         """Give an unused slot back; *refund* also what the mint counted for in the user's own windows."""
         states = admission.windows if refund else ()
         numbers = chain(*(state.window for state in states))
-        async with self._guard():
-            await self._forgo(
-                [admission.keys.live, *map(admission.keys.rate, range(len(states)))],
-                [admission.lease, *numbers],
-            )
+        windows = map(admission.keys.rate, range(len(states)))
+        await self._pipeline.one(self._forgo, [admission.keys.live, *windows], [admission.lease, *numbers])
 
     async def live(self, keys: UserKeys, *, now: float) -> list[Live]:
         """Return the user's live sessions, newest first; *now* is in Unix seconds."""
@@ -175,25 +170,26 @@ class SessionStore:
         *nameless*: what carries no login ends with this one. *leases*: no mint under way can be recorded any more,
         whatever its token.
         """
-        async with self._guard():
-            answer: Sequence[bytes] = await self._revoke(
-                [keys.live, keys.fence, keys.queue],
-                [
-                    login_mark(login),
-                    int(issued_at * 1000),
-                    int(remember) + 1,
-                    reason,
-                    KEEP,
-                    int(nameless),
-                    int(leases),
-                ],
-            )
+        answer: Sequence[bytes] = await self._pipeline.one(
+            self._revoke,
+            [keys.live, keys.fence, keys.queue],
+            [
+                login_mark(login),
+                int(issued_at * 1000),
+                int(remember) + 1,
+                reason,
+                KEEP,
+                int(nameless),
+                int(leases),
+            ],
+        )
         return _pairs(answer)
 
     async def retire(self, keys: UserKeys, session_id: str, *, reason: str) -> Queued | None:
         """Queue one live session to be cancelled; None where the user has no such session."""
-        async with self._guard():
-            entry: bytes | None = await self._retire([keys.live, keys.queue], [session_id, reason, KEEP])
+        entry: bytes | None = await self._pipeline.one(
+            self._retire, [keys.live, keys.queue], [session_id, reason, KEEP]
+        )
         return None if entry is None else read_queued(session_id, entry.decode())
 
     async def check_login(self, principal: Principal) -> None:

@@ -11,6 +11,7 @@ from service.observe.metrics import Metrics
 from service.principal import Principal
 from service.session import Limits, Live
 from service.store.connect import RedisGuard, connect
+from service.store.pipeline import Pipeline
 from service.store.records import Shard, UserKeys, login_mark, login_name, shard_of, write_record
 from service.store.sessions import SessionStore
 
@@ -59,7 +60,8 @@ def bytes_each(url: str) -> dict[str, float]:
 
 async def _bytes_each(url: str) -> dict[str, float]:
     redis, onlooker = connect(url, timeout=5, connections=20), connect(url, timeout=5, connections=1)
-    store, now = SessionStore(redis, RedisGuard(Metrics(), deadline=10)), time.time()
+    guard = RedisGuard(Metrics(), deadline=10)
+    store, now = SessionStore(redis, guard, Pipeline(redis, guard)), time.time()
     first, *people = [_principal(number, now) for number in range(MEASURED + 1)]
 
     async def mint(principal: Principal) -> None:

@@ -25,6 +25,7 @@ from service.sessions.revoke import Revoke
 from service.sessions.sweep import Sweeper
 from service.store.connect import RedisGuard
 from service.store.limits import SharedLimits
+from service.store.pipeline import Pipeline
 from service.store.queue import CancelQueue
 from service.store.records import SHARDS, UserKeys, due_shard
 from service.store.revocations import RevocationStore
@@ -92,15 +93,16 @@ class World:
         self.accounts: dict[str, Account] = {}
         self.census = Census(clock)
         guard = RedisGuard(self.metrics, deadline=10.0)
-        self.store = SessionStore(redis, guard)
-        self.queue = CancelQueue(redis, guard)
+        pipeline = Pipeline(redis, guard)
+        self.store = SessionStore(redis, guard, pipeline)
+        self.queue = CancelQueue(redis, guard, pipeline)
         issuers = {"authority": self.upstream}
         self.canceller = Canceller(
             self.queue, issuers, self.account_at, self.metrics, Audit(NOWHERE, clock=clock), self.census, clock=clock
         )
         self.mint = Mint(
             self.store,
-            SharedLimits(redis, guard, self.metrics),
+            SharedLimits(redis, pipeline, self.metrics),
             self.queue,
             issuers,
             self.canceller,
@@ -113,7 +115,7 @@ class World:
         self.sweeper = Sweeper(self.queue, self.canceller)
         self.revoke = Revoke(
             TenantStore(redis, guard),
-            RevocationStore(redis, guard),
+            RevocationStore(redis, guard, pipeline),
             self.store,
             self.queue,
             lambda _tenant: DAY,

@@ -10,6 +10,7 @@ from bench.fill import _live, _principal, write
 from service.observe.metrics import Metrics
 from service.session import Limits
 from service.store.connect import RedisGuard
+from service.store.pipeline import Pipeline
 from service.store.sessions import SessionStore
 
 
@@ -17,7 +18,8 @@ async def test_what_the_benchmark_fills_redis_with_is_what_a_mint_leaves(redis: 
     now = time.time()
     who = _principal(1, now)
     live = _live(who, now)
-    store = SessionStore(redis, RedisGuard(Metrics(), deadline=5.0))
+    guard = RedisGuard(Metrics(), deadline=5.0)
+    store = SessionStore(redis, guard, Pipeline(redis, guard))
     await store.record(await store.admit(who, Limits(), lease_seconds=25), live, Limits())
     with PlainRedis(unix_socket_path=str(redis_socket)) as plain:
         minted = _content(plain)

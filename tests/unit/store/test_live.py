@@ -11,6 +11,7 @@ from service.observe.metrics import Metrics
 from service.principal import Principal
 from service.session import Limits, Live
 from service.store.connect import RedisGuard
+from service.store.pipeline import Pipeline
 from service.store.queue import CancelQueue
 from service.store.records import UserKeys, login_mark
 from service.store.sessions import Admission, Crowded, SessionStore
@@ -26,7 +27,8 @@ class User:
         guard = RedisGuard(Metrics(), deadline=5.0)
         self.redis: Any = redis
         self.now = float(int(time.time()))
-        self.store, self.queue = SessionStore(redis, guard), CancelQueue(redis, guard)
+        pipeline = Pipeline(redis, guard)
+        self.store, self.queue = SessionStore(redis, guard, pipeline), CancelQueue(redis, guard, pipeline)
 
     async def admitted(self, login: str | None = "sid-1", *, ahead: float = 0.0, lease: int = 25) -> Admission:
         who = Principal("acme", "alice", login, self.now + ahead, self.now + 3600, claims={})
