@@ -24,7 +24,7 @@ from service.store.tenants import TenantStore
 
 INTERVAL: Final = 1.0
 """Seconds between looks at what is to be revoked."""
-SIDE_BY_SIDE: Final = 20
+SIDE_BY_SIDE: Final = 10
 """Users fenced at once."""
 LOOKED_AT: Final = 100
 """Users of one revocation of whom is asked at once whether something is still queued."""

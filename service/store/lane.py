@@ -13,7 +13,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from service.store.connections import NotPrimary, is_replicas_answer
 
-_pack: Any = pack_command  # its types say that a command has one word
+packed: Any = pack_command  # its types say that a command has one word
+"""Returns a command, a tuple of words, as it is sent; raises `TypeError` and `UnicodeError`."""
 
 
 class Lane:
@@ -23,20 +24,21 @@ class Lane:
         self._pool: Any = redis.connection_pool
         self._connection: Any = None
 
-    async def execute(self, commands: Sequence[tuple[str | int, ...]]) -> list[Any]:
-        """Return the answer of each command, its error in its place; raise where the connection is lost.
+    async def execute(self, commands: Sequence[bytes]) -> list[Any]:
+        """Return the answer of each packed command, its error in its place; raise where the connection is lost.
 
-        Tried once more on a lost connection: one that lay idle may have died unnoticed.
+        What was not answered is tried once more on a lost connection: one that lay idle may have died unnoticed.
         """
-        packed, tried = b"".join([_pack(command) for command in commands]), False
+        answers: list[Any] = []
+        tried = False
         while True:
             try:
                 connection = self._connection = self._connection or await self._pool.get_connection()
                 if not connection.is_connected:
                     await connection.connect()  # sending would connect too, but to the primary of before
-                await connection.send_packed_command(packed, check_health=False)
-                parser, answers = connection._parser, []  # noqa: SLF001  (its read_response costs ten times as much)
-                for _ in commands:
+                await connection.send_packed_command(b"".join(commands[len(answers) :]), check_health=False)
+                parser = connection._parser  # noqa: SLF001  (its read_response costs ten times as much)
+                while len(answers) < len(commands):
                     answer = await parser.read_response(disable_decoding=True)
                     if isinstance(answer, Exception):
                         _check(answer)

@@ -5,7 +5,7 @@ A round trip costs this process several times what a script costs Redis; under l
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any, Final, NamedTuple
 
 from redis.asyncio import Redis
@@ -13,12 +13,14 @@ from redis.commands.core import AsyncScript
 from redis.exceptions import NoScriptError, RedisError
 
 from service.store.connect import RedisGuard
-from service.store.lane import Lane
+from service.store.lane import Lane, packed
 
 LANES: Final = 2
 """Pipelines under way at once: with one, every caller would wait for the round trip before its own."""
 MOST: Final = 64
 """Callers in one pipeline, so that the first needn't wait for hundreds."""
+SPREAD: Final = 0.25
+"""Of a deadline: how much later than the first of a pipeline its last may have come. They have one time in common."""
 
 
 class Call(NamedTuple):
@@ -28,9 +30,14 @@ class Call(NamedTuple):
     keys: Sequence[str]
     args: Sequence[str | int]
 
+    def words(self) -> tuple[str | int, ...]:
+        """Return the command."""
+        return ("EVALSHA", self.script.sha, len(self.keys), *self.keys, *self.args)
+
 
 class _Caller(NamedTuple):
     calls: Sequence[Call]
+    sent: Sequence[bytes]
     answers: asyncio.Future[list[Any]]
     since: float
 
@@ -57,29 +64,26 @@ class Pipeline:
         loop = asyncio.get_running_loop()
         since = loop.time()
         if self._apart:
-            return await self._alone(None, calls, since)
+            return await self._alone(self._in_turn(calls), calls, since)
+        sent = [packed(call.words()) for call in calls]  # here: what can't be sent is nobody else's trouble
         if not self._idle:
-            caller = _Caller(calls, loop.create_future(), since)
+            caller = _Caller(calls, sent, loop.create_future(), since)
             self._waiting.append(caller)
             return await caller.answers
         # Nobody waits, so there is nobody to share with, and no task is needed to serve us.
         lane = self._idle.pop()
         try:
-            return await self._alone(lane, calls, since)
+            return await self._alone(lane.execute(sent), calls, since)
         finally:
             self._hand_over(lane)
 
-    async def _alone(self, lane: Lane | None, calls: Sequence[Call], since: float) -> list[Any]:
+    async def _alone(self, asking: Coroutine[Any, Any, list[Any]], calls: Sequence[Call], since: float) -> list[Any]:
         try:
-            answers = await self._exchange(lane, calls, since)
-        except (RedisError, OSError, TimeoutError) as error:
-            self._send_away(error)
-            raise self._guard.refusal(error) from error
-        if not [answer for answer in answers if isinstance(answer, Exception)]:
-            return answers
-        try:
+            answers = await self._exchange(asking, since, since)
+            if not [answer for answer in answers if isinstance(answer, Exception)]:
+                return answers
             return await self._mended(calls, answers, since)
-        except (RedisError, OSError, TimeoutError) as error:  # of our own scripts: nobody else's
+        except (RedisError, OSError, TimeoutError) as error:
             raise self._guard.refusal(error) from error
 
     def _hand_over(self, lane: Lane) -> None:
@@ -93,11 +97,26 @@ class Pipeline:
 
     async def _drain(self, lane: Lane) -> None:
         try:
-            while self._waiting:
-                await self._serve(lane, [self._waiting.popleft() for _ in range(min(MOST, len(self._waiting)))])
+            while callers := self._next():
+                await self._serve(lane, callers)
         finally:
             # At once, not when the task's end is told: who comes in between would wait for a lane that serves nobody.
             self._hand_over(lane)
+
+    def _next(self) -> list[_Caller]:
+        """Take those who are served together; refuse whose time is over. Who has left isn't asked for any more."""
+        deadline, found = self._guard.deadline, list[_Caller]()
+        now = asyncio.get_running_loop().time()
+        while self._waiting and len(found) < MOST:
+            caller = self._waiting[0]
+            if found and caller.since > found[0].since + SPREAD * deadline:
+                break
+            self._waiting.popleft()
+            if caller.since + deadline <= now:
+                self._fail([caller], TimeoutError())
+            elif not caller.answers.done():
+                found.append(caller)
+        return found
 
     async def _serve(self, lane: Lane, callers: Sequence[_Caller]) -> None:
         """Tell each caller something, whatever happens: nobody else would."""
@@ -109,11 +128,11 @@ class Pipeline:
             raise
         except Exception as error:  # noqa: BLE001  (a defect is each caller's to tell; the next ones go on)
             self._fail(callers, error)
-            self._send_away(error)
 
     async def _answer(self, callers: Sequence[_Caller], lane: Lane) -> None:
-        calls = [call for caller in callers for call in caller.calls]
-        answers = await self._exchange(lane, calls, callers[0].since)
+        sent = [each for caller in callers for each in caller.sent]
+        # As long as the last still waits: the first would cut short whoever came later.
+        answers = await self._exchange(lane.execute(sent), callers[0].since, callers[-1].since)
         taken, late = 0, []
         for caller in callers:
             own = answers[taken : taken + len(caller.calls)]
@@ -125,22 +144,20 @@ class Pipeline:
         if late:
             await asyncio.gather(*late)
 
-    async def _exchange(self, lane: Lane | None, calls: Sequence[Call], since: float) -> list[Any]:
-        """Run the scripts; *since* is when the first who asked for them did."""
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        commands = [("EVALSHA", script.sha, len(keys), *keys, *args) for script, keys, args in calls]
+    async def _exchange(self, asking: Coroutine[Any, Any, list[Any]], first: float, last: float) -> list[Any]:
+        """Wait for the answers; *first* and *last* are when those who asked came."""
         try:
-            async with asyncio.timeout(self._left(since)):
-                if lane is not None:
-                    return await lane.execute(commands)
-                async with self._redis.pipeline(transaction=False) as pipe:
-                    for command in commands:
-                        pipe.execute_command(*command)
-                    answers: list[Any] = await pipe.execute(raise_on_error=False)
-                    return answers
+            async with asyncio.timeout(self._left(last)):
+                return await asking
         finally:
-            self._guard.count(loop.time() - started)
+            self._guard.count(asyncio.get_running_loop().time() - first)
+
+    async def _in_turn(self, calls: Sequence[Call]) -> list[Any]:
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for call in calls:
+                pipe.execute_command(*call.words())
+            answers: list[Any] = await pipe.execute(raise_on_error=False)
+            return answers
 
     def _left(self, since: float) -> float:
         """Return how long somebody still waits: not much past the deadline, the wait for a turn included.
@@ -172,16 +189,6 @@ class Pipeline:
         else:
             if not caller.answers.done():
                 caller.answers.set_result(done)
-
-    def _send_away(self, error: Exception) -> None:
-        """Refuse those whose time is over, after an error: each would wait for another pipeline that comes to nothing.
-
-        They stand in front: who came first is over first.
-        """
-        now, over = asyncio.get_running_loop().time(), []
-        while self._waiting and self._waiting[0].since + self._guard.deadline <= now:
-            over.append(self._waiting.popleft())
-        self._fail(over, error)
 
     def _fail(self, callers: Sequence[_Caller], error: Exception) -> None:
         for caller in callers:

@@ -45,6 +45,8 @@ from support.processes import ROOT, clean_environ, free_port
 
 SESSIONS, CREATE = "/v1/chatkit/sessions", "/api/create-session"
 ROUNDS = 3
+SHARES = (0.5, 0.6, 0.7, 0.8, 0.9)
+"""Of the rate that the service does at most: how many in flight, and how long do they take?"""
 OURS = "chatkit-mint"
 OWN = re.compile(r"(from|import) (service|chatkit_sessions)\b")
 
@@ -173,7 +175,7 @@ def latency(report: Report, seconds: float) -> None:
 
 
 def in_flight(report: Report, seconds: float) -> None:
-    """2,000 mints at once, an upstream that takes 300 ms."""
+    """2,000 mints at once, an upstream that takes 300 ms; then 2,000 people who come at rates that one core carries."""
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         upstream, redis = stack.enter_context(upstream_that_takes(0.3)), stack.enter_context(redis_server())
@@ -183,12 +185,30 @@ def in_flight(report: Report, seconds: float) -> None:
         idle = ours.memory()
         seen = load(ours.url + SESSIONS, seconds=seconds, connections=2_000, tokens=tokens)
         more = (ours.memory() - idle) / 2**20
+        carried = {
+            share: load(
+                ours.url + SESSIONS,
+                seconds=seconds,
+                connections=2_000,
+                tokens=tokens,
+                think=2_000 / (share * seen.rate) - 0.3,
+            )
+            for share in SHARES
+        }
     report.tell(
         f"  {seen.rate:,.0f}/s, p50 {seen.p50 * 1000:.0f} ms, p99 {seen.p99 * 1000:.0f} ms, {seen.errors} errors"
     )
     report.goal("2,000 in flight: errors", seen.errors, 0, at_least=False)
     report.goal("2,000 in flight: p50 over upstream's 300 ms", seen.p50 / 0.3, 1.15, at_least=False)
     report.goal("2,000 in flight: MB more than idle", more, 150, at_least=False)
+    for share, each in carried.items():
+        report.tell(
+            f"  at {share:.0%} of that rate: {each.rate:,.0f}/s, {each.rate * each.p50:,.0f} in flight, "
+            f"p50 {each.p50 / 0.3:.2f} and p99 {each.p99 / 0.3:.2f} times 300 ms, {each.errors} errors"
+        )
+    report.figures["carried"] = {
+        f"{share:g}": [each.rate, each.p50 / 0.3, each.errors] for share, each in carried.items()
+    }
 
 
 def workers(report: Report, seconds: float) -> None:

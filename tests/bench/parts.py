@@ -247,14 +247,27 @@ class Load:
 
 
 def load(
-    url: str, *, seconds: float, connections: int = 64, tokens: Sequence[str] = (), body: str = "", timeout: float = 10
+    url: str,
+    *,
+    seconds: float,
+    connections: int = 64,
+    tokens: Sequence[str] = (),
+    body: str = "",
+    timeout: float = 10,
+    think: float = 0.0,
 ) -> Load:
-    """POST to *url* with wrk for that long, a token of *tokens* after the other."""
+    """POST to *url* with wrk for that long, a token of *tokens* after the other.
+
+    Each connection asks again at once, or after a time by chance that is *think* seconds in the mean.
+    """
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         (home / "tokens").write_text("\n".join(tokens))
         script = (HERE / "wrk.lua").read_text()
-        (home / "wrk.lua").write_text(script.replace("TOKENS", str(home / "tokens")).replace("BODY", json.dumps(body)))
+        given = {"TOKENS": str(home / "tokens"), "BODY": json.dumps(body), "THINK": f"{think * 1000:g}"}
+        for name, value in given.items():
+            script = script.replace(name, value)
+        (home / "wrk.lua").write_text(script)
         command = [
             "taskset",
             "-c",

@@ -13,6 +13,11 @@ request = function()
   return wrk.format("POST", nil, headers, body)
 end
 
+-- As people come: each connection thinks for a while, THINK milliseconds in the mean, before it asks again.
+if THINK > 0 then
+  delay = function() return math.floor(-math.log(1 - math.random()) * THINK) end
+end
+
 done = function(summary, latency)
   local e = summary.errors
   io.write(string.format(

@@ -14,8 +14,21 @@ from redis.asyncio import Redis
 
 from service.errors import StoreUnavailable
 from service.observe.metrics import Metrics
+from service.principal import Principal
+from service.session import Limits
 from service.store.connect import RedisGuard, connect
-from service.store.pipeline import Call, Pipeline
+from service.store.pipeline import LANES, Call, Pipeline
+from service.store.queue import CancelQueue
+from service.store.records import UserKeys
+from service.store.sessions import SessionStore
+
+SPIN = """
+local function now() local time = redis.call('TIME') return time[1] * 1000 + time[2] / 1000 end
+local ends = now() + ARGV[1]
+while now() < ends do end
+return 1
+"""
+"""Keeps Redis busy for so many milliseconds."""
 
 
 @pytest.fixture
@@ -219,3 +232,110 @@ async def test_a_client_that_is_closed_does_not_wait_for_the_kept_connection(red
     assert await pipeline.run(Call(other.register_script("return 1"), ["k"], [])) == [1]
     async with asyncio.timeout(1):
         await other.aclose()
+
+
+async def busy_lanes(redis: Redis, pipeline: Pipeline, milliseconds: int) -> list[asyncio.Task[list[Any]]]:
+    """Let Redis fall silent for a while, and every lane wait for it."""
+    script = redis.register_script("return 1")
+    assert await pipeline.run(Call(script, ["k"], [])) == [1]
+    await redis.client_pause(milliseconds)
+    served = [asyncio.create_task(pipeline.run(Call(script, ["k"], []))) for _ in range(LANES)]
+    await asyncio.sleep(0.05)
+    return served
+
+
+async def test_who_comes_late_is_not_cut_short_by_who_came_long_before(redis: Redis) -> None:
+    pipeline = Pipeline(redis, RedisGuard(Metrics(), deadline=2.0))
+    quick, slow = redis.register_script("return 1"), redis.register_script(SPIN)
+    await pipeline.run(Call(quick, ["k"], []), Call(slow, ["k"], [0]))
+    served = await busy_lanes(redis, pipeline, 1400)
+    early = asyncio.create_task(pipeline.run(Call(slow, ["k"], [800])))
+    await asyncio.sleep(1.1)
+    assert await pipeline.run(Call(quick, ["k"], [])) == [1]
+    await asyncio.gather(*served, early, return_exceptions=True)
+
+
+async def test_whoever_has_left_is_not_asked_for(redis: Redis, pipeline: Pipeline) -> None:
+    count = redis.register_script("return redis.call('INCR', KEYS[1])")
+    served = await busy_lanes(redis, pipeline, 300)
+    waiting = [asyncio.create_task(pipeline.run(Call(count, ["left"], []))) for _ in range(10)]
+    await asyncio.sleep(0)
+    for task in waiting[:9]:
+        task.cancel()
+    assert await waiting[9] == [1]
+    await asyncio.gather(*served)
+
+
+async def test_however_many_wait_they_are_told_in_time(redis: Redis) -> None:
+    """Also where each pipeline succeeds, and soon."""
+    pipeline = Pipeline(redis, RedisGuard(Metrics(), deadline=0.5))
+    slow = redis.register_script(SPIN)
+    assert await pipeline.run(Call(slow, ["k"], [0])) == [1]
+    half: Any = 0.5
+    started = time.perf_counter()
+    found = await asyncio.gather(
+        *(pipeline.run(Call(slow, ["k"], [half])) for _ in range(8000)), return_exceptions=True
+    )
+    assert time.perf_counter() - started < 2.5, "and not the four seconds that Redis needs for all"
+    assert [1] in found
+    assert any(isinstance(each, StoreUnavailable) for each in found)
+
+
+async def test_what_can_not_be_sent_is_nobody_elses_trouble(redis: Redis, pipeline: Pipeline) -> None:
+    echo = redis.register_script("return ARGV[1]")
+    words = ["\ud800" if number == 20 else str(number) for number in range(40)]
+    found = await asyncio.gather(*(pipeline.run(Call(echo, ["k"], [word])) for word in words), return_exceptions=True)
+    assert isinstance(found.pop(20), UnicodeEncodeError)
+    assert found == [[word.encode()] for word in words if word != "\ud800"]
+
+
+async def test_what_was_answered_before_the_connection_was_lost_is_not_done_again(redis_socket: Path) -> None:
+    cut: list[bytes] = []
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner, outer = await asyncio.open_unix_connection(str(redis_socket))
+
+        async def there() -> None:
+            while read := await reader.read(65_536):
+                outer.write(read)
+            outer.close()
+
+        sending = asyncio.create_task(there())
+        while read := await inner.read(65_536):
+            if not cut and read.startswith(b":1\r\n:"):
+                cut.append(read)
+                writer.write(b":1\r\n")
+                break
+            writer.write(read)
+        writer.close()
+        await sending
+
+    async with await asyncio.start_server(relay, "127.0.0.1", 0) as listening:
+        port = listening.sockets[0].getsockname()[1]
+        redis = connect(f"redis://127.0.0.1:{port}/0", timeout=5.0, connections=8)
+        pipeline = Pipeline(redis, RedisGuard(Metrics(), deadline=5.0))
+        count = redis.register_script("return redis.call('INCR', KEYS[1])")
+        await pipeline.run(Call(count, ["warm"], []))
+        await redis.delete("first", "second")
+        # The second ran too, and its answer was lost: whether it did can't be known.
+        assert await pipeline.run(Call(count, ["first"], []), Call(count, ["second"], [])) == [1, 2]
+        assert (cut, await redis.mget("first", "second")) == ([b":1\r\n:1\r\n"], [b"1", b"2"])
+        await redis.aclose()
+
+
+async def test_a_mint_does_not_stand_in_line_behind_a_sweeper(redis: Redis) -> None:
+    guard = RedisGuard(Metrics(), deadline=10.0)
+    pipeline = Pipeline(redis, guard)
+    store, queue = SessionStore(redis, guard, pipeline), CancelQueue(redis, guard, pipeline)
+    users = [UserKeys.of("acme", f"user-{number}") for number in range(400)]
+    for keys in users:
+        redis_queue: Any = redis.hset(keys.queue, mapping={f"cksess_{n}": "not readable" for n in range(50)})
+        await redis_queue
+    now = time.time()
+    who = Principal("acme", "alice", "sid", now, now + 3600, claims={})
+    await store.admit(who, Limits(), lease_seconds=25)
+    sweeping = [asyncio.create_task(queue.queued(keys)) for keys in users]
+    await asyncio.sleep(0)
+    await store.admit(who, Limits(), lease_seconds=25)
+    assert sum(task.done() for task in sweeping) < 200
+    await asyncio.gather(*sweeping)
