@@ -12,6 +12,7 @@ import pytest
 from hypothesis import settings
 from redis.asyncio import Redis
 
+from service.store.connections import bounds
 from service.store.private import find_redis_server
 from support.checkers import OPTIONAL
 
@@ -51,7 +52,7 @@ def redis_socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 async def redis(redis_socket: Path) -> AsyncIterator[Redis]:
-    """A client of it, with nothing stored yet."""
-    async with Redis(unix_socket_path=str(redis_socket), max_connections=512) as client:
+    """A client of it as the service has one, with nothing stored yet."""
+    async with Redis(unix_socket_path=str(redis_socket), max_connections=512, **bounds(10.0)) as client:
         await client.flushall()
         yield client

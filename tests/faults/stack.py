@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -50,15 +50,20 @@ class Stack:
 
     async def counted(self, name: str) -> Counter[str]:
         """What was counted of a metric, over all tenants, by its other labels: `create 200`."""
+        return (await self.all_counted())[name]
+
+    async def all_counted(self) -> defaultdict[str, Counter[str]]:
+        """The same of every counter."""
         transport = httpx2.ASGITransport(app=self.app.state.operations)
         async with httpx2.AsyncClient(transport=transport, base_url="http://operations") as client:
             text = (await client.get("/metrics")).text
-        found: Counter[str] = Counter()
+        found: defaultdict[str, Counter[str]] = defaultdict(Counter)
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
-                if sample.name == f"chatkit_mint_{name}_total":
+                if sample.name.endswith("_total"):
                     labels = [value for key, value in sorted(sample.labels.items()) if key != "tenant"]
-                    found[" ".join(labels)] += int(sample.value)
+                    name = sample.name.removeprefix("chatkit_mint_").removesuffix("_total")
+                    found[name][" ".join(labels)] += int(sample.value)
         return found
 
 

@@ -87,10 +87,11 @@ async def test_a_fault_is_told_retried_and_counted_as_the_contract_says(
 ) -> None:
     stack, upstreams = everything
     name = f"fault-{FAULTS.index(fault)}"
-    before = {each: await stack.counted(each) for each in COUNTED}
+    before = await stack.all_counted()
     with capture_logs() as lines:
         answer = await stack.mint(name)
-    calls, retries, orphans, opens = [await stack.counted(each) - before[each] for each in COUNTED]
+    after = await stack.all_counted()
+    calls, retries, orphans, opens = [after[each] - before[each] for each in COUNTED]
     body = answer.json()
     assert (answer.status_code, body.get("code")) == fault.told, body
     assert ("retry-after" in answer.headers) is fault.wait

@@ -38,8 +38,9 @@ def deaf_port() -> int:
 
 
 def clean_environ(**changes: str) -> dict[str, str]:
-    """The environment without what would configure the service."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CHATKIT_MINT_", "OPENAI_"))}
+    """The environment without what would configure the service, or a `make` inside this one."""
+    ours = ("CHATKIT_MINT_", "OPENAI_", "MAKE", "MFLAGS", "ARGS")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return {**kept, **changes}
 
 

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 
 from service.principal import Principal
 from service.session import Limits
+from service.store.connections import bounds
 from service.store.records import SHARDS, UserKeys, due_shard
 from service.upstream.authority.sessions import Authority
 from support.gated import CLOCK, GatedIssuer, GatedRedis, Trouble
@@ -50,8 +51,8 @@ class House:
     async def build(cls, socket: Path) -> Self:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualLoop)
-        clients = {name: GatedRedis(unix_socket_path=str(socket)) for name in REPLICAS}
-        return cls(loop, Redis(unix_socket_path=str(socket)), clients)
+        clients = {name: GatedRedis(unix_socket_path=str(socket), **bounds(10.0)) for name in REPLICAS}
+        return cls(loop, Redis(unix_socket_path=str(socket), **bounds(10.0)), clients)
 
     async def close(self) -> None:
         for client in (self.raw, *self.clients.values()):
