@@ -24,16 +24,19 @@ class Lane:
         self._pool: Any = redis.connection_pool
         self._connection: Any = None
 
-    async def execute(self, commands: Sequence[bytes]) -> list[Any]:
-        """Return the answer of each packed command, its error in its place; raise where the connection is lost.
+    async def execute(self, commands: Sequence[bytes], answers: list[Any]) -> list[Any]:
+        """Put the answer of each packed command into *answers*, its error in its place, and return them.
 
-        What was not answered is tried once more on a lost connection: one that lay idle may have died unnoticed.
+        Raises where the connection is lost. What was not answered is tried once more: a connection that lay idle may
+        have died unnoticed.
         """
-        answers: list[Any] = []
         tried = False
         while True:
             try:
                 connection = self._connection = self._connection or await self._pool.get_connection()
+                if connection.is_connected and _unread(connection):
+                    # An answer to nothing: every later one would be taken for somebody else's.
+                    await connection.disconnect(nowait=True)
                 if not connection.is_connected:
                     await connection.connect()  # sending would connect too, but to the primary of before
                 await connection.send_packed_command(b"".join(commands[len(answers) :]), check_health=False)
@@ -52,6 +55,11 @@ class Lane:
                 tried = True
             else:
                 return answers
+
+
+def _unread(connection: Any) -> bool:
+    parser = connection._parser  # noqa: SLF001  (its can_read waits for a turn of the loop)
+    return bool(parser._reader.has_data() or parser._stream._buffer)  # noqa: SLF001
 
 
 def _check(error: Exception) -> None:

@@ -5,7 +5,8 @@ A round trip costs this process several times what a script costs Redis; under l
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from redis.asyncio import Redis
@@ -20,7 +21,9 @@ LANES: Final = 2
 MOST: Final = 64
 """Callers in one pipeline, so that the first needn't wait for hundreds."""
 SPREAD: Final = 0.25
-"""Of a deadline: how much later than the first of a pipeline its last may have come. They have one time in common."""
+"""Of a deadline: how much later than the first of a pipeline its last may have come. They have one time in common.
+So much longer than its deadline somebody may wait.
+"""
 
 
 class Call(NamedTuple):
@@ -64,44 +67,55 @@ class Pipeline:
         loop = asyncio.get_running_loop()
         since = loop.time()
         if self._apart:
-            return await self._alone(self._in_turn(calls), calls, since)
-        sent = [packed(call.words()) for call in calls]  # here: what can't be sent is nobody else's trouble
-        if not self._idle:
-            caller = _Caller(calls, sent, loop.create_future(), since)
-            self._waiting.append(caller)
-            return await caller.answers
-        # Nobody waits, so there is nobody to share with, and no task is needed to serve us.
-        lane = self._idle.pop()
+            answers = await self._ask(self._in_turn(calls), since)
+        else:
+            sent = [packed(call.words()) for call in calls]  # here: what can't be sent is nobody else's trouble
+            if not self._idle:
+                caller = _Caller(calls, sent, loop.create_future(), since)
+                self._waiting.append(caller)
+                return await caller.answers
+            # Nobody waits, so there is nobody to share with, and no task is needed to serve us.
+            lane = self._idle.pop()
+            try:
+                answers = await self._ask(lane.execute(sent, []), since)
+            finally:
+                self._hand_over(lane)
+        if not [answer for answer in answers if isinstance(answer, Exception)]:
+            return answers
         try:
-            return await self._alone(lane.execute(sent), calls, since)
-        finally:
-            self._hand_over(lane)
-
-    async def _alone(self, asking: Coroutine[Any, Any, list[Any]], calls: Sequence[Call], since: float) -> list[Any]:
-        try:
-            answers = await self._exchange(asking, since, since)
-            if not [answer for answer in answers if isinstance(answer, Exception)]:
-                return answers
             return await self._mended(calls, answers, since)
+        except (RedisError, OSError, TimeoutError) as error:
+            raise self._guard.refusal(error) from error
+
+    async def _ask(self, asking: Coroutine[Any, Any, list[Any]], since: float) -> list[Any]:
+        try:
+            return await self._exchange(asking, since, since)
         except (RedisError, OSError, TimeoutError) as error:
             raise self._guard.refusal(error) from error
 
     def _hand_over(self, lane: Lane) -> None:
         """Let the lane serve those who came meanwhile."""
-        if not self._waiting:
+        while self._waiting and self._waiting[0].answers.done():  # has left
+            self._waiting.popleft()
+        if self._waiting:
+            self._spawn(self._drain(lane), then=partial(self._hand_over, lane))
+        else:
             self._idle.append(lane)
-            return
-        task = asyncio.get_running_loop().create_task(self._drain(lane))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def _drain(self, lane: Lane) -> None:
-        try:
-            while callers := self._next():
-                await self._serve(lane, callers)
-        finally:
-            # At once, not when the task's end is told: who comes in between would wait for a lane that serves nobody.
-            self._hand_over(lane)
+        while callers := self._next():
+            await self._serve(lane, callers)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], *, then: Callable[[], None] = lambda: None) -> None:
+        """Do it in a task; *then* is called at its end, also where it was cancelled before it began."""
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            then()
+
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(ended)
 
     def _next(self) -> list[_Caller]:
         """Take those who are served together; refuse whose time is over. Who has left isn't asked for any more."""
@@ -120,34 +134,41 @@ class Pipeline:
 
     async def _serve(self, lane: Lane, callers: Sequence[_Caller]) -> None:
         """Tell each caller something, whatever happens: nobody else would."""
+        sent, answers = [each for caller in callers for each in caller.sent], list[Any]()
         try:
-            await self._answer(callers, lane)
+            # As long as the last still waits: the first would cut short whoever came later.
+            await self._exchange(lane.execute(sent, answers), callers[0].since, callers[-1].since)
         except asyncio.CancelledError:
             for caller in callers:
                 caller.answers.cancel()
             raise
         except Exception as error:  # noqa: BLE001  (a defect is each caller's to tell; the next ones go on)
-            self._fail(callers, error)
+            self._fail(self._tell(callers, answers), error)
+        else:
+            self._tell(callers, answers)
 
-    async def _answer(self, callers: Sequence[_Caller], lane: Lane) -> None:
-        sent = [each for caller in callers for each in caller.sent]
-        # As long as the last still waits: the first would cut short whoever came later.
-        answers = await self._exchange(lane.execute(sent), callers[0].since, callers[-1].since)
-        taken, late = 0, []
-        for caller in callers:
-            own = answers[taken : taken + len(caller.calls)]
-            taken += len(caller.calls)
+    def _tell(self, callers: Sequence[_Caller], answers: Sequence[Any]) -> Sequence[_Caller]:
+        """Give each caller the answers to its own calls; return those, the last ones, who didn't get all of theirs."""
+        taken = 0
+        for index, caller in enumerate(callers):
+            own = list(answers[taken : taken + len(caller.calls)])
+            if len(own) < len(caller.calls):
+                return callers[index:]
+            taken += len(own)
+            if caller.answers.done():  # has left
+                continue
             if [answer for answer in own if isinstance(answer, Exception)]:
-                late.append(self._tell_mended(caller, own))
-            elif not caller.answers.done():  # else the caller has left
+                # Apart: the lane is others' meanwhile, and need not wait for the pool.
+                self._spawn(self._tell_mended(caller, own))
+            else:
                 caller.answers.set_result(own)
-        if late:
-            await asyncio.gather(*late)
+        return ()
 
     async def _exchange(self, asking: Coroutine[Any, Any, list[Any]], first: float, last: float) -> list[Any]:
         """Wait for the answers; *first* and *last* are when those who asked came."""
         try:
-            async with asyncio.timeout(self._left(last)):
+            # Some time in any case: to be given up, a lane must connect anew.
+            async with asyncio.timeout(max(self._left(last), SPREAD * self._guard.deadline)):
                 return await asking
         finally:
             self._guard.count(asyncio.get_running_loop().time() - first)
@@ -160,12 +181,8 @@ class Pipeline:
             return answers
 
     def _left(self, since: float) -> float:
-        """Return how long somebody still waits: not much past the deadline, the wait for a turn included.
-
-        Nobody gets no time at all.
-        """
-        deadline = self._guard.deadline
-        return max(deadline - (asyncio.get_running_loop().time() - since), deadline / 4)
+        """Return how long somebody still waits, the wait for a turn included."""
+        return self._guard.deadline - (asyncio.get_running_loop().time() - since)
 
     async def _mended(self, calls: Sequence[Call], answers: list[Any], since: float) -> list[Any]:
         """Run what a Redis that has restarted did not know, and all after it; raise any other error.
@@ -184,6 +201,9 @@ class Pipeline:
     async def _tell_mended(self, caller: _Caller, answers: list[Any]) -> None:
         try:
             done = await self._mended(caller.calls, answers, caller.since)
+        except asyncio.CancelledError:
+            caller.answers.cancel()
+            raise
         except Exception as error:  # noqa: BLE001  (the caller's to tell; the others have theirs)
             self._fail([caller], error)
         else:

@@ -18,8 +18,10 @@ from service.store.pipeline import Pipeline
 from service.store.records import KEEP, SHARDS, Queued, UserKeys, due_shard, readable, since_shard, write_queued
 from service.store.scripts import lua
 
-LISTED_FOR: Final = 10.0
-"""Seconds before a sweeper may look at a user who is listed first and queued for next: longer than Redis may take."""
+LISTED_FOR: Final = 13.0
+"""Seconds before a sweeper may look at a user who is listed first and queued for next: longer than two steps of Redis
+may take, each its timeout (5 at most) and a quarter.
+"""
 LISTED: Final = 3600
 """Seconds that a shard of the due list stands after its last entry: past the end of any session."""
 

@@ -88,7 +88,7 @@ class World:
     def __init__(self, redis: Redis, *, wait: float = 2.0, clock: Callable[[], float] = time.time) -> None:
         self.redis = redis
         self.metrics = Metrics()
-        self.authority = Authority(redis, clock=clock)
+        self.authority = Authority(redis, clock=clock, patience=10.0)
         self.upstream = Upstream(AuthoritySessions(self.authority, self.metrics, clock=clock))
         self.accounts: dict[str, Account] = {}
         self.census = Census(clock)

@@ -13,12 +13,16 @@ local fence = redis.call('HMGET', KEYS[2], '*', 's' .. ARGV[1])
 if fence[1] and issued <= tonumber(fence[1]) then return {'revoked', 0} end
 if fence[2] and (ARGV[1] ~= '' or issued <= tonumber(fence[2])) then return {'revoked', 0} end
 
+local lines = read(KEYS[1])
+-- A call that is repeated because its answer was lost: it counts once, and takes one slot.
+local again = string.find(lines, '\n' .. ARGV[3] .. '|', 1, true)
+
 -- The generic cell rate algorithm: a window's key holds the time when it will be full again.
 local full_at, answer, verdict, wait = {}, {0, 0}, 'ok', 0
 for i = 3, #KEYS do
   local count, span = tonumber(ARGV[2 * i + 1]), tonumber(ARGV[2 * i + 2]) * 1000
   local full = math.max(tonumber(redis.call('GET', KEYS[i]) or 0), now)
-  local after = full + span / count
+  local after = again and full or full + span / count
   if after - now > span + 0.5 then  -- rounding must not cost the last of a burst
     verdict, wait = 'rate', math.max(wait, after - now - span)
     after = full
@@ -28,8 +32,8 @@ for i = 3, #KEYS do
   answer[#answer + 1] = math.ceil(after - now)
 end
 
-local most, lines = tonumber(ARGV[5]), read(KEYS[1])
-if verdict == 'ok' and most > 0 then
+local most = tonumber(ARGV[5])
+if verdict == 'ok' and most > 0 and not again then
   local live, first = 0, nil
   for name, ends in string.gmatch(lines, ENTRY) do
     ends = tonumber(ends)
@@ -39,7 +43,7 @@ if verdict == 'ok' and most > 0 then
 end
 
 answer[1], answer[2] = verdict, math.ceil(wait)
-if verdict == 'ok' then
+if verdict == 'ok' and not again then
   for i = 3, #KEYS do
     local stands = math.max(1, math.ceil(full_at[i] - now))
     redis.call('SET', KEYS[i], string.format('%.3f', full_at[i]), 'PX', stands)

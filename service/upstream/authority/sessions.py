@@ -34,8 +34,9 @@ PATIENCE = 2.0
 class Authority:
     """ChatKit sessions by upstream's contract. All that fails is a `WireError`, with 503 if Redis did."""
 
-    def __init__(self, redis: Redis, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, redis: Redis, *, clock: Callable[[], float] = time.time, patience: float = PATIENCE) -> None:
         self._redis = redis
+        self._patience = patience
         self._clock = clock
         self._create = redis.register_script(lua("create"))
         self._cancel = redis.register_script(lua("cancel"))
@@ -47,7 +48,7 @@ class Authority:
         secret = f"{SECRET}{secrets.token_urlsafe(32)}"
         session = _resolved(wish, session_id(secret), int(self._clock()) + life)
         fields = [each for pair in _record(tenant, session).items() for each in pair]
-        async with _answering():
+        async with _answering(self._patience):
             await self._create(keys=[session_key(session["id"])], args=[life + KEPT_AFTER, *fields])
         return session | {"client_secret": secret}
 
@@ -57,7 +58,7 @@ class Authority:
         Raises a 404 `WireError` for an unknown id or another tenant's, a 400 `session_expired` for one that
         has ended by itself (what upstream answers then is not verified).
         """
-        async with _answering():
+        async with _answering(self._patience):
             told, *record = await self._cancel(keys=[session_key(identity)], args=[tenant, self._clock()])
         if told == b"unknown":
             raise WireError(404, f"Session with id '{identity}' not found.")
@@ -68,13 +69,13 @@ class Authority:
 
     async def find(self, identity: str) -> dict[str, Any] | None:
         """Return the session with its status as of now and no secret, whosever it is; None if unknown."""
-        async with _answering():
+        async with _answering(self._patience):
             found = await self._redis.hmget(session_key(identity), "status", "session")
         return self._current(*found) if found[0] else None
 
     async def sessions(self) -> list[dict[str, Any]]:
         """Return all that is on record as `find` does, by their end. It scans: for tests and `dev`."""
-        async with _answering():
+        async with _answering(self._patience):
             keys = {key async for key in self._redis.scan_iter(match=f"{PREFIX}session:*", count=1000)}
             async with self._redis.pipeline(transaction=False) as pipe:
                 for key in keys:
@@ -142,10 +143,10 @@ def _encoded(record: Mapping[str, Any]) -> bytes:
 
 
 @asynccontextmanager
-async def _answering() -> AsyncIterator[None]:
+async def _answering(patience: float) -> AsyncIterator[None]:
     """Turn a Redis that fails or is silent into a 503."""
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(patience):
             yield
     except (RedisError, TimeoutError) as error:
         # No hint to retry: a create whose acknowledgement was lost may have taken place.

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from service.errors import StoreUnavailable
 from service.observe.metrics import Metrics
 from service.principal import Principal
-from service.session import Limits
+from service.session import Limits, Window
 from service.store.connect import RedisGuard, connect
 from service.store.pipeline import LANES, Call, Pipeline
 from service.store.queue import CancelQueue
@@ -339,3 +339,89 @@ async def test_a_mint_does_not_stand_in_line_behind_a_sweeper(redis: Redis) -> N
     await store.admit(who, Limits(), lease_seconds=25)
     assert sum(task.done() for task in sweeping) < 200
     await asyncio.gather(*sweeping)
+
+
+async def test_who_was_answered_before_a_pipeline_was_given_up_is_told(redis: Redis) -> None:
+    pipeline = Pipeline(redis, RedisGuard(Metrics(), deadline=1.0))
+    count, slow = redis.register_script("return redis.call('INCR', KEYS[1])"), redis.register_script(SPIN)
+    await pipeline.run(Call(count, ["warm"], []), Call(slow, ["k"], [0]))
+    served = await busy_lanes(redis, pipeline, 100)
+    # So long that Redis takes them in several reads, and answers in between.
+    waiting = [asyncio.create_task(pipeline.run(Call(count, ["n"], ["x" * 4000]))) for _ in range(40)]
+    last = asyncio.create_task(pipeline.run(Call(slow, ["k"], [1500])))
+    found = await asyncio.gather(*waiting, last, return_exceptions=True)
+    await asyncio.gather(*served)
+    assert isinstance(found[-1], StoreUnavailable)
+    assert sum(isinstance(each, list) for each in found) >= 20
+
+
+async def test_what_must_be_told_again_keeps_nobody_else_waiting(redis_socket: Path) -> None:
+    """Redis knows one script and not another, and the pool's connections are all in use."""
+    redis = connect(f"unix://{redis_socket}", timeout=3.0, connections=LANES + 1)
+    pipeline = Pipeline(redis, RedisGuard(Metrics(), deadline=3.0))
+    await redis.flushall()
+    await redis.script_flush()
+    known = redis.register_script("return 1")
+    warm = [pipeline.run(Call(known, ["k"], [])) for _ in range(4 * LANES)]
+    assert await asyncio.gather(*warm) == [[1]] * 4 * LANES
+    pool: Any = redis.connection_pool
+    taken = await pool.get_connection()
+    unknown = redis.register_script("return 2")
+    mending = [asyncio.create_task(pipeline.run(Call(unknown, ["k"], []))) for _ in range(LANES + 1)]
+    await asyncio.sleep(0)
+    others = [asyncio.create_task(pipeline.run(Call(known, ["k"], []))) for _ in range(20)]
+    assert await asyncio.gather(*others) == [[1]] * 20
+    assert not any(each.done() for each in mending)
+    await pool.release(taken)
+    assert await asyncio.gather(*mending) == [[2]] * len(mending)
+    await redis.aclose()
+
+
+async def test_an_answer_to_nothing_shifts_nobody_elses(redis_socket: Path) -> None:
+    writers: list[asyncio.StreamWriter] = []
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        inner, outer = await asyncio.open_unix_connection(str(redis_socket))
+
+        async def copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+            while read := await source.read(65_536):
+                sink.write(read)
+            sink.close()
+
+        await asyncio.gather(copy(reader, outer), copy(inner, writer), return_exceptions=True)
+
+    async with await asyncio.start_server(relay, "127.0.0.1", 0) as listening:
+        port = listening.sockets[0].getsockname()[1]
+        redis = connect(f"redis://127.0.0.1:{port}/0", timeout=5.0, connections=8)
+        pipeline = Pipeline(redis, RedisGuard(Metrics(), deadline=5.0))
+        echo = redis.register_script("return ARGV[1]")
+        await asyncio.gather(*(pipeline.run(Call(echo, ["k"], [n])) for n in range(20)))
+        for writer in writers:
+            writer.write(b"+somebody else's\r\n")
+        await asyncio.sleep(0.1)
+        found = await asyncio.gather(*(pipeline.run(Call(echo, ["k"], [n])) for n in range(20)))
+        assert found == [[str(n).encode()] for n in range(20)]
+        await redis.aclose()
+
+
+async def test_an_admission_that_is_repeated_counts_once(redis: Redis) -> None:
+    """Its answer was lost with the connection, and the lane asks again."""
+    guard = RedisGuard(Metrics(), deadline=10.0)
+    pipeline = Pipeline(redis, guard)
+    store, now = SessionStore(redis, guard, pipeline), time.time()
+    who = Principal("acme", "alice", "sid", now, now + 3600, claims={})
+    limits = Limits(mints=(Window(5, 60),), live=1, excess="refuse")
+    run, said = pipeline.run, list[Any]()
+
+    async def twice(*calls: Call) -> list[Any]:
+        said.append(await run(*calls))
+        return await run(*calls)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "run", twice)
+        admission = await store.admit(who, limits, lease_seconds=25)
+    assert admission.windows[0].left == 4
+    assert said[0][0][0] == b"ok"
+    await store.forgo(admission)
+    assert await redis.get(admission.keys.live) is None

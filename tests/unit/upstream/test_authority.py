@@ -13,7 +13,6 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from chatkit_sessions.record import session_id, session_key
-from service.upstream.authority import sessions
 from service.upstream.authority.sessions import Authority
 from service.upstream.authority.wire import WireError
 
@@ -153,17 +152,14 @@ async def test_redis_down_is_unavailable_without_a_hint_to_retry(tmp_path: Path,
 
 
 @pytest.mark.parametrize("call", CALLS, ids=["create", "cancel", "find", "sessions"])
-async def test_a_silent_redis_is_waited_for_no_longer_than_our_patience(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
-) -> None:
+async def test_a_silent_redis_is_waited_for_no_longer_than_our_patience(tmp_path: Path, call: Call) -> None:
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
         writer.close()
 
-    monkeypatch.setattr(sessions, "PATIENCE", 0.05)
     path = str(tmp_path / "silent.sock")
     server = await asyncio.start_unix_server(silent, path)
     async with server, asyncio.timeout(2), Redis(unix_socket_path=path) as deaf:
         with pytest.raises(WireError) as refused:
-            await call(Authority(deaf))
+            await call(Authority(deaf, patience=0.05))
     assert refused.value.status == 503
