@@ -45,7 +45,7 @@ from support.processes import ROOT, clean_environ, free_port
 
 SESSIONS, CREATE = "/v1/chatkit/sessions", "/api/create-session"
 ROUNDS = 3
-SHARES = (0.5, 0.6, 0.7, 0.8, 0.9)
+SHARES = (0.5, 0.7, 0.9)
 """Of the rate that the service does at most: how many in flight, and how long do they take?"""
 OURS = "chatkit-mint"
 OWN = re.compile(r"(from|import) (service|chatkit_sessions)\b")
@@ -185,29 +185,27 @@ def in_flight(report: Report, seconds: float) -> None:
         idle = ours.memory()
         seen = load(ours.url + SESSIONS, seconds=seconds, connections=2_000, tokens=tokens)
         more = (ours.memory() - idle) / 2**20
-        carried = {
-            share: load(
-                ours.url + SESSIONS,
-                seconds=seconds,
-                connections=2_000,
-                tokens=tokens,
-                think=2_000 / (share * seen.rate) - 0.3,
-            )
-            for share in SHARES
-        }
+        carried = {}
+        for share in SHARES:
+            think = 2_000 / (share * seen.rate) - 0.3
+            # The upstream shares its core with wrk: what it takes itself is seen under the same load.
+            carried[share] = [
+                load(url, seconds=2 * seconds, connections=2_000, tokens=tokens, think=think)
+                for url in (f"{upstream}/chatkit/sessions", ours.url + SESSIONS)
+            ]
     report.tell(
         f"  {seen.rate:,.0f}/s, p50 {seen.p50 * 1000:.0f} ms, p99 {seen.p99 * 1000:.0f} ms, {seen.errors} errors"
     )
     report.goal("2,000 in flight: errors", seen.errors, 0, at_least=False)
     report.goal("2,000 in flight: p50 over upstream's 300 ms", seen.p50 / 0.3, 1.15, at_least=False)
     report.goal("2,000 in flight: MB more than idle", more, 150, at_least=False)
-    for share, each in carried.items():
+    for share, (direct, each) in carried.items():
         report.tell(
-            f"  at {share:.0%} of that rate: {each.rate:,.0f}/s, {each.rate * each.p50:,.0f} in flight, "
-            f"p50 {each.p50 / 0.3:.2f} and p99 {each.p99 / 0.3:.2f} times 300 ms, {each.errors} errors"
+            f"  at {share:.0%} of that rate: {each.rate:,.0f}/s, {each.rate * each.p50:,.0f} in flight, p50 "
+            f"{each.p50 / direct.p50:.2f} and p99 {each.p99 / direct.p99:.2f} times upstream's, {each.errors} errors"
         )
     report.figures["carried"] = {
-        f"{share:g}": [each.rate, each.p50 / 0.3, each.errors] for share, each in carried.items()
+        f"{share:g}": [each.rate, each.p50 / direct.p50, each.errors] for share, (direct, each) in carried.items()
     }
 
 
