@@ -169,7 +169,7 @@ class Metrics:
         self.policy_tenants = self._most("policy_tenants", "Tenants in force.")
         self.store_seconds = self._histogram(
             "store_duration_seconds",
-            "Seconds that a call to Redis took; one may run scripts of many callers.",
+            "Seconds that a call to Redis took, the wait for its turn included; one may run scripts of many callers.",
             buckets=STORE_BUCKETS,
         )
         self.store_errors = self._counter("store_errors", "Calls to Redis that failed, by kind of error.", "error")
