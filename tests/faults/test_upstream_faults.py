@@ -1,6 +1,7 @@
 """Every fault of an upstream: what the caller is told, how often upstream was asked, and what was counted."""
 
 import datetime as dt
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator
@@ -18,7 +19,6 @@ from structlog.testing import capture_logs
 
 from faults.stack import KEY, Stack, running, tenant
 from faults.upstream_faults import CANCELLED, FAULTS, FULL, MINTED, NEVER_SENT, SECRET, Fault
-from support.processes import free_port
 from support.scripted import Upstream, says, scripted
 
 
@@ -61,12 +61,15 @@ async def everything(
     """One service, with a tenant and an upstream for each fault: no breaker hears of another's."""
     async with AsyncExitStack() as ends:
         redis = await ends.enter_async_context(Redis(unix_socket_path=str(redis_socket)))
+        # Bound, and nobody listens: a port that is merely free may be the next server's.
+        nobody = ends.enter_context(socket.socket())
+        nobody.bind(("127.0.0.1", 0))
         upstreams, tenants = {}, []
         for number, fault in enumerate(FAULTS):
             context = certificate if fault.scheme == "https" else None
             server = await ends.enter_async_context(scripted(*fault.plays, ssl=context))
             upstreams[fault.name] = server
-            port = free_port() if fault is NEVER_SENT else server.port
+            port = nobody.getsockname()[1] if fault is NEVER_SENT else server.port
             url = f"{fault.scheme}://127.0.0.1:{port}/v1"
             tenants.append(tenant(f"fault-{number}", url, retry_creates=fault.opted_in))
         stack = await ends.enter_async_context(running(redis, tmp_path_factory.mktemp("faults"), *tenants))
